@@ -1,0 +1,151 @@
+"""The worker's wiring, all in one place: sources, models, agents and outputs of one process.
+
+    source topic -> agent -> SourcePipeline -> predictions, alerts, routes, review, dead letters, observations
+    observations -> agent -> SurgePipeline  -> alerts, surge state
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import faust
+
+from streams import metrics
+from streams.batching import Limits
+from streams.consuming import Slice, SliceConsumer, require_known_faust, slice_transport
+from streams.exits import end_process, guarded
+from streams.intake import Intake
+from streams.live import Served
+from streams.pipeline import SourcePipeline
+from streams.publishing import Publisher
+from streams.scoring import Device, Scorer
+from streams.security import faust_credentials, librdkafka_config
+from streams.settings import OUTPUT_TOPICS, Settings
+from streams.surge_pipeline import SurgePipeline
+
+log = logging.getLogger(__name__)
+
+_SLICES_BUFFERED = 4  # per agent, inside Faust; what is in flight beyond them is the pipelines' to bound
+
+
+class _Accepts(Protocol):
+    async def accept(self, one: Slice) -> None: ...
+
+
+@dataclass(frozen=True)
+class Worker:
+    """What one process runs: the Faust app, and the loops beside it, by name."""
+
+    app: faust.App
+    publisher: Publisher
+    device: Device
+    loops: Mapping[str, Callable[[], Awaitable[None]]]
+
+    @property
+    def consumer(self) -> SliceConsumer:
+        """The app's consumer, once the app has started."""
+        consumer: SliceConsumer = self.app.consumer
+        return consumer
+
+    def start_loops(self) -> list[asyncio.Task[None]]:
+        """Run every loop; one that fails ends the process."""
+        return [guarded(_awaited(loop), name) for name, loop in self.loops.items()]
+
+
+def build_worker(settings: Settings, served: Mapping[str, Served]) -> Worker:
+    """Wire everything; nothing is started yet. Call it inside the running event loop.
+
+    Raises:
+        consuming.UnknownFaust: the installed Faust was not tested.
+    """
+    require_known_faust()
+    app = _faust_app(settings)
+    publisher = Publisher(librdkafka_config(settings.broker), settings.broker.delivery_timeout_s)
+    topics = {name: getattr(settings.topics, name) for name in OUTPUT_TOPICS}
+    limits = Limits(
+        settings.batching.max_batch_events, settings.batching.max_batch_tokens, settings.batching.max_wait_ms / 1000
+    )
+    device = Device()
+    scorers = {task: Scorer(served[task], limits, device) for task in settings.tasks}
+    loops: dict[str, Callable[[], Awaitable[None]]] = {f"score-{task}": one.run for task, one in scorers.items()}
+
+    def finish(one: Slice) -> None:
+        one.finish(app.consumer)
+
+    for name, source in settings.active_sources.items():
+        pipeline = SourcePipeline(
+            Intake(name, source, settings.intake),
+            {task: scorers[task] for task in source.tasks},
+            publisher,
+            topics,
+            settings.surge,
+            settings.batching.max_slices_in_flight,
+            finish,
+        )
+        loops |= {f"decide-{name}": pipeline.run_decide, f"settle-{name}": pipeline.run_settle}
+        _add_agent(app, source.topic, f"source-{name}", pipeline)
+    if any(source.entities and settings.surge.task in source.tasks for source in settings.active_sources.values()):
+        _add_agent(app, settings.topics.observations, "surges", SurgePipeline(settings, publisher, finish))
+    return Worker(app, publisher, device, loops)
+
+
+def _faust_app(settings: Settings) -> faust.App:
+    broker = settings.broker
+    urls = ";".join(f"kafka://{address}" for address in broker.bootstrap.split(","))
+    credentials = faust_credentials(broker)
+    app = faust.App(
+        broker.group,
+        broker=urls,
+        broker_credentials=credentials,
+        broker_commit_interval=broker.commit_interval_ms / 1000,
+        broker_session_timeout=broker.session_timeout_s,
+        broker_heartbeat_interval=broker.session_timeout_s / 10,
+        broker_rebalance_timeout=broker.rebalance_timeout_s,
+        broker_request_timeout=max(90.0, 2 * broker.session_timeout_s),
+        broker_max_poll_interval=86_400.0,
+        broker_max_poll_records=4 * settings.batching.max_slice_events,
+        consumer_auto_offset_reset="earliest",
+        consumer_max_fetch_size=max(settings.intake.max_event_bytes, 1_048_576),
+        stream_buffer_maxsize=_SLICES_BUFFERED,
+        stream_wait_empty=True,
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        web_enabled=False,
+        reply_create_topic=False,
+        key_serializer="raw",
+        value_serializer="raw",
+        datadir="/nonexistent/streamgauge",  # without tables Faust never writes it
+    )
+    transport = slice_transport(settings.batching.max_slice_events, broker.fetch_max_wait_ms)
+    app.transport = transport(app.conf.broker_consumer, app)
+    return app
+
+
+def _add_agent(app: faust.App, topic: str, name: str, pipeline: _Accepts) -> None:
+    async def agent(stream: Any) -> None:
+        stream.enable_acks = False  # a slice is acknowledged by `finish` alone
+        try:
+            async for event in stream.events():
+                await pipeline.accept(event.message)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            end_process(f"agent {name} failed", error)
+
+    app.agent(app.topic(topic, key_serializer="raw", value_serializer="raw"), name=name)(agent)
+
+
+async def _awaited(loop: Callable[[], Awaitable[None]]) -> None:
+    await loop()
+
+
+def observe_lag(consumer: SliceConsumer) -> int:
+    """Set the lag metric of every assigned partition; returns their sum."""
+    lags = consumer.lag()
+    for tp, lag in lags.items():
+        metrics.LAG.labels(tp.topic, str(tp.partition)).set(lag)
+    return sum(lags.values())

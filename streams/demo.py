@@ -1,0 +1,239 @@
+"""The demo: an embedded broker, a real worker, the shipped sample events, and a live view of what comes out.
+
+The samples cover two hours of event time and are played over and over, each round two hours later than the last, with
+every 50th record broken on purpose. Each record sent is followed by its coordinates until its outcome is seen.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import subprocess
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
+
+from streams.broker import embedded_broker
+from streams.events import Coordinates
+from streams.exits import BrokerUnavailable
+from streams.replay import event_time_s
+from streams.settings import Settings
+from streams.supervisor import spawn, stop
+from streams.topics import wanted_topics
+
+SAMPLES = Path(__file__).with_name("samples")
+EVENTS_PER_S = 60.0
+_ROUND_S = 7200.0  # event time of one round of the samples
+_ROUNDS_BACK = 360  # the first round lies so many rounds before now
+_BAD_EVERY = 50
+_BAD = (b"\xff\xfe not utf-8", b"{'not': 'json'}", b'["a list"]', b'{"id": "x", "ts": "2026-03-02", "text": "   "}')
+_DRAIN_S = 20.0
+_READY_S = 90.0
+
+
+@dataclass
+class Tally:
+    """What the demo has seen so far."""
+
+    sent: dict[Coordinates, float] = field(default_factory=dict)  # not answered yet: when it was acknowledged
+    outputs: Counter[str] = field(default_factory=Counter)
+    latencies_ms: deque[float] = field(default_factory=lambda: deque(maxlen=20_000))
+    latest: deque[tuple[str, Mapping[str, Any]]] = field(default_factory=lambda: deque(maxlen=14))
+    events: int = 0
+    early: set[Coordinates] = field(default_factory=set)  # answered before our own acknowledgement was served
+
+    def on_sent(self, error: KafkaError | None, message: Message) -> None:
+        """Note a record the broker has acknowledged; one it has not counts as never sent."""
+        if error is not None:
+            return
+        at = Coordinates(message.topic(), message.partition(), message.offset())
+        self.events += 1
+        if at in self.early:
+            self.early.discard(at)
+        else:
+            self.sent[at] = time.time()
+
+    def on_output(self, output: str, value: Mapping[str, Any]) -> None:
+        """Note an output; a prediction or dead letter answers its input."""
+        self.outputs[output] += 1
+        if output in ("alerts", "routes"):
+            self.latest.append((output, value))
+        if output not in ("predictions", "dead_letters"):
+            return
+        source = value["source"]
+        at = Coordinates(source["topic"], source["partition"], source["offset"])
+        since = self.sent.pop(at, None)
+        if since is None:
+            self.early.add(at)
+        else:
+            self.latencies_ms.append(1000 * (time.time() - since))
+
+    def percentile_ms(self, share: float) -> float:
+        """Latency from the broker's acknowledgement of an input to its outcome in our hands."""
+        ordered = sorted(self.latencies_ms)
+        return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 1) if ordered else 0.0
+
+    def summary(self) -> dict[str, float]:
+        """The demo's closing figures."""
+        names = {"predictions": "predictions", "alerts": "alerts", "routes": "routes", "review": "review"}
+        return {
+            "events": self.events,
+            **{key: self.outputs[name] for key, name in names.items()},
+            "dead_letters": self.outputs["dead_letters"],
+            "p50_ms": self.percentile_ms(0.50),
+            "p99_ms": self.percentile_ms(0.99),
+            "lost": len(self.sent),
+        }
+
+
+@dataclass
+class Demo:
+    """A running demo; `step` moves it on by a fraction of a second."""
+
+    settings: Settings
+    bootstrap: str
+    worker: subprocess.Popen[bytes]
+    metrics_url: str
+    tally: Tally = field(default_factory=Tally)
+
+    def __post_init__(self) -> None:
+        self._producer = Producer({"bootstrap.servers": self.bootstrap, "linger.ms": 2})
+        self._consumer = _reader(self.bootstrap, self.settings)
+        self._outputs = {
+            getattr(self.settings.topics, name): name
+            for name in ("predictions", "alerts", "routes", "review", "dead_letters")
+        }
+        self._events = sample_events(self.settings, time.time())
+        self._next_s = time.monotonic()
+
+    def step(self, send: bool) -> None:
+        """Send what is due and take in what has come out; about a tenth of a second."""
+        if (code := self.worker.poll()) is not None:
+            raise RuntimeError(f"the worker ended with code {code}; its messages are above")
+        end_s = time.monotonic() + 0.1
+        while time.monotonic() < end_s:
+            while send and self._next_s <= time.monotonic():
+                topic, key, value = next(self._events)
+                self._producer.produce(topic, value, key, on_delivery=self.tally.on_sent)
+                self._next_s += 1 / EVENTS_PER_S
+            self._producer.poll(0)
+            for message in self._consumer.consume(500, 0.02):
+                if message.error() is None:
+                    self.tally.on_output(self._outputs[message.topic()], orjson.loads(message.value()))
+
+    def wait_ready(self, on_wait: Callable[[float], None]) -> None:
+        """Send one harmless event and wait for its prediction: the worker is up."""
+        started_s = time.monotonic()
+        topic, key, value = next(self._events)
+        self._producer.produce(topic, value, key, on_delivery=self.tally.on_sent)
+        while not self.tally.latencies_ms:
+            on_wait(time.monotonic() - started_s)
+            if time.monotonic() - started_s > _READY_S:
+                raise BrokerUnavailable(f"the worker did not answer within {_READY_S:.0f} s")
+            self.step(send=False)
+        self.tally.latencies_ms.clear()
+        self._next_s = time.monotonic()
+
+    def drain(self) -> None:
+        """Wait until everything sent is answered, for a bounded time."""
+        self._producer.flush(5)
+        end_s = time.monotonic() + _DRAIN_S
+        while self.tally.sent and time.monotonic() < end_s:
+            self.step(send=False)
+        self.step(send=False)
+
+
+def sample_events(settings: Settings, now_s: float) -> Iterator[tuple[str, bytes | None, bytes]]:
+    """Endless (topic, key, value): all samples by time, round after round, some records broken."""
+    rng = random.Random(7)  # noqa: S311 - which record is broken need not be a secret
+    rows = sorted(_sample_rows(settings), key=lambda row: row[0])
+    start_s, sent = rows[0][0], 0
+    for turn in range(_ROUNDS_BACK):
+        shift_s = now_s - (_ROUNDS_BACK - turn) * _ROUND_S - start_s
+        for at_s, topic, body in rows:
+            sent += 1
+            if sent % _BAD_EVERY == 0:
+                yield topic, None, rng.choice(_BAD)
+            moved = datetime.fromtimestamp(at_s + shift_s, UTC).isoformat(timespec="milliseconds")
+            yield topic, body["id"].encode(), orjson.dumps({**body, "id": f"{body['id']}-{turn}", "ts": moved})
+
+
+def _sample_rows(settings: Settings) -> Iterator[tuple[float, str, dict[str, Any]]]:
+    for name in ("news", "chat", "transactions"):
+        path = SAMPLES / f"{name}.jsonl"
+        for number, line in enumerate(path.read_bytes().splitlines(), 1):
+            yield event_time_s(line, f"{path}:{number}"), settings.sources[name].topic, orjson.loads(line)
+
+
+def _reader(bootstrap: str, settings: Settings) -> Consumer:
+    consumer = Consumer(
+        {"bootstrap.servers": bootstrap, "group.id": "streamgauge-demo", "enable.auto.commit": False,
+         "fetch.wait.max.ms": 20}
+    )  # fmt: skip
+    names = ("predictions", "alerts", "routes", "review", "dead_letters")
+    parts = range(settings.topics.partitions)
+    consumer.assign([TopicPartition(getattr(settings.topics, name), part, 0) for name in names for part in parts])
+    return consumer
+
+
+def run_demo(
+    settings: Settings,
+    releases: Mapping[str, Path],
+    seconds: float | None,
+    show: Callable[[Demo, float], None],
+    waiting: Callable[[float], None],
+) -> Tally:
+    """Run the demo for some seconds of events (None: until interrupted) and stop everything cleanly.
+
+    Args:
+        settings: the shipped ones, or the user's.
+        releases: release directory by task.
+        seconds: how long to send events.
+        show: called about ten times a second with the demo and the seconds since its start.
+        waiting: called with the seconds waited while the worker starts.
+    """
+    topics = {one.name: one.partitions for one in wanted_topics(settings)}
+    with embedded_broker(topics) as broker:
+        port = _free_port()
+        worker = spawn(_worker_environment(broker.bootstrap, port, releases))
+        try:
+            demo = Demo(settings, broker.bootstrap, worker, f"http://127.0.0.1:{port}/metrics")
+            demo.wait_ready(waiting)
+            started_s = time.monotonic()
+            try:
+                while seconds is None or time.monotonic() - started_s < seconds:
+                    demo.step(send=True)
+                    show(demo, time.monotonic() - started_s)
+            except KeyboardInterrupt:
+                pass
+            demo.drain()
+        finally:
+            stop([worker], settings.worker.shutdown_s + 5)
+    return demo.tally
+
+
+def _worker_environment(bootstrap: str, metrics_port: int, releases: Mapping[str, Path]) -> dict[str, str]:
+    return {
+        **os.environ,
+        "STREAMGAUGE_BROKER__BOOTSTRAP": bootstrap,
+        "STREAMGAUGE_BROKER__TLS": "false",
+        "STREAMGAUGE_BROKER__FETCH_MAX_WAIT_MS": "10",  # the embedded broker holds an empty fetch for all of it
+        "STREAMGAUGE_BROKER__SESSION_TIMEOUT_S": "6",
+        "STREAMGAUGE_METRICS__PORT": str(metrics_port),
+        **{f"STREAMGAUGE_MODELS__RELEASES__{task.upper()}": str(path) for task, path in releases.items()},
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

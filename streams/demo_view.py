@@ -1,0 +1,68 @@
+"""What the demo shows: rates, latest alerts and routes, latency, and where the metrics are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from streams.demo import Demo
+
+_STYLE = {"high": "bold red", "medium": "yellow", "low": "cyan"}
+
+
+def view(demo: Demo, elapsed_s: float) -> RenderableType:
+    """The whole screen."""
+    return Group(_figures(demo, elapsed_s), _latest(demo))
+
+
+def _figures(demo: Demo, elapsed_s: float) -> RenderableType:
+    tally, since_s = demo.tally, max(elapsed_s, 0.1)
+    table = Table.grid(padding=(0, 3))
+    table.add_row("[b]events[/]", "[b]predictions[/]", "[b]alerts[/]", "[b]routes[/]", "[b]review[/]",
+                  "[b]dead letters[/]", "[b]waiting[/]", "[b]p50 / p99[/]")  # fmt: skip
+    counts = [tally.events] + [
+        tally.outputs[name] for name in ("predictions", "alerts", "routes", "review", "dead_letters")
+    ]
+    table.add_row(
+        *(f"{count}  [dim]{count / since_s:.0f}/s[/]" for count in counts),
+        str(len(tally.sent)),
+        f"{tally.percentile_ms(0.5):.0f} / {tally.percentile_ms(0.99):.0f} ms",
+    )
+    where = f"{elapsed_s:.0f} s · metrics: {demo.metrics_url} · Ctrl-C ends"
+    return Panel(table, title="streamgauge demo", subtitle=where)
+
+
+def _latest(demo: Demo) -> RenderableType:
+    table = Table(expand=True, show_lines=False, box=None)
+    for name, width in (("time", 8), ("what", 12), ("label", 22), ("score", 5), ("for", 14)):
+        table.add_column(name, width=width, no_wrap=True)
+    table.add_column("text", ratio=1, no_wrap=True)
+    for output, value in reversed(demo.tally.latest):
+        table.add_row(*row(output, value))
+    return table
+
+
+def row(output: str, value: Mapping[str, Any]) -> tuple[Text, ...]:
+    """One alert or route as the cells time, what, label, score, for, text."""
+    style = _STYLE.get(value.get("severity", ""), "")
+    if output == "alerts":
+        what, subject = (f"{value['kind']} {value['state']}", value["subject"])
+        text = _evidence(value["evidence"])
+    else:
+        what, subject = (value["action"], value["queue"])
+        text = value["template"] or ""
+    cells = (value["event_time"][11:19], what, value["label"], f"{value['score']:.2f}", subject, text)
+    return tuple(Text(cell, style=style) for cell in cells)
+
+
+def _evidence(evidence: Mapping[str, Any]) -> str:
+    if "text" in evidence:
+        return str(evidence["text"])
+    headlines = evidence.get("headlines") or [{}]
+    counts = evidence["counts"]
+    return f"{counts['hits']} hits, {counts['expected']:.1f} expected: {headlines[0].get('text', '')}"

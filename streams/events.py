@@ -1,0 +1,197 @@
+"""What travels: the three kinds of input event, every output, and the internal `Event` between them.
+
+The wire types are `TypedDict`s: the hot path builds plain dictionaries that mypy checks against them, and pydantic
+derives the JSON Schemas that `streamgauge schema` prints. Times on the wire are ISO 8601 UTC.
+
+    record (bytes) -> Event | Rejected -> Prediction, Alert, Route, ReviewRequest | DeadLetter
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import Field, TypeAdapter
+from typing_extensions import NotRequired, TypedDict
+
+
+class NewsEvent(TypedDict):
+    """A headline or article, with the companies it is about."""
+
+    id: NotRequired[str]
+    ts: Annotated[str | float, Field(description="ISO 8601 or seconds since 1970")]
+    text: str
+    title: NotRequired[str]
+    symbols: NotRequired[list[str]]
+
+
+class ChatEvent(TypedDict):
+    """One turn of a customer in a conversation."""
+
+    id: NotRequired[str]
+    ts: Annotated[str | float, Field(description="ISO 8601 or seconds since 1970")]
+    text: str
+    conversation: NotRequired[str]
+
+
+class TransactionEvent(TypedDict):
+    """The text of a payment: its memo, the transfer message or the note of a case."""
+
+    id: NotRequired[str]
+    ts: Annotated[str | float, Field(description="ISO 8601 or seconds since 1970")]
+    text: str
+    account: NotRequired[str]
+    amount: NotRequired[float]
+    currency: NotRequired[str]
+
+
+class Coordinates(NamedTuple):
+    """Where a record lies in Kafka."""
+
+    topic: str
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}/{self.partition}/{self.offset}"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An input event that passed intake. `event_time_s` is seconds since 1970; `key` orders what belongs together."""
+
+    source: str
+    at: Coordinates
+    event_id: str
+    event_time_s: float
+    text: str
+    key: str
+    entities: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """An input that cannot go on: at which stage, the class of error, and a message for the person who mends it."""
+
+    at: Coordinates
+    stage: Literal["intake", "scoring"]
+    error: str
+    message: str
+
+
+class SourceRef(TypedDict):
+    """Where the input came from."""
+
+    name: str
+    topic: str
+    partition: int
+    offset: int
+
+
+class Prediction(TypedDict):
+    """One event scored by one task. `score` is the calibrated probability of `label`."""
+
+    id: Annotated[str, Field(description="topic/partition/offset/task: the same again on redelivery")]
+    event_id: str
+    event_time: str
+    scored_at: str
+    task: str
+    release: str
+    label: str
+    score: Annotated[float, Field(ge=0, le=1)]
+    scores: dict[str, float]
+    source: SourceRef
+
+
+class Alert(Prediction):
+    """Something the risk desk should see: a risky event, or a surge of negative events about one entity."""
+
+    kind: Literal["risk", "surge"]
+    state: Literal["open", "resolved"]
+    severity: Literal["low", "medium", "high"]
+    subject: Annotated[str, Field(description="the account, conversation or entity it is about")]
+    evidence: Annotated[dict[str, Any], Field(description="the text, or the window's counts and top headlines")]
+
+
+class Route(Prediction):
+    """Where a chat turn goes: a queue, an answer template, or a person."""
+
+    action: Literal["queue", "template", "human"]
+    queue: str
+    template: str | None
+    conversation: str
+
+
+class ReviewRequest(Prediction):
+    """A prediction the model is not sure of: a person should label it."""
+
+    text: str
+    reason: Literal["low-confidence"]
+
+
+class Feedback(TypedDict):
+    """A person's label for an event."""
+
+    event_id: str
+    task: str
+    label: str
+    annotator: str
+    labelled_at: str
+    text: NotRequired[str]
+    note: NotRequired[str]
+
+
+class Release(TypedDict):
+    """Which release serves a task from now on."""
+
+    task: str
+    release: str
+    promoted_at: str
+    promoted_by: NotRequired[str]
+
+
+class DeadLetter(TypedDict):
+    """An input that could not be processed, with its original bytes (base64) and where it came from."""
+
+    id: Annotated[str, Field(description="topic/partition/offset/dead-letter")]
+    source: SourceRef
+    timestamp: Annotated[str | None, Field(description="the broker's time stamp of the input")]
+    stage: Literal["intake", "scoring"]
+    error: str
+    message: str
+    key_base64: str | None
+    value_base64: str | None
+    headers_base64: list[tuple[str, str | None]]
+    failed_at: str
+    app_version: str
+
+
+class Observation(TypedDict):
+    """Internal: what one scored event says about one entity."""
+
+    id: str
+    entity: str
+    event_time_s: float
+    hit: bool
+    score: float
+    text: str
+    release: str
+
+
+WIRE_TYPES: dict[str, Any] = {
+    "news": NewsEvent,
+    "chat": ChatEvent,
+    "transactions": TransactionEvent,
+    "predictions": Prediction,
+    "alerts": Alert,
+    "routes": Route,
+    "review": ReviewRequest,
+    "dead-letters": DeadLetter,
+    "feedback": Feedback,
+    "releases": Release,
+}
+
+
+def json_schemas() -> dict[str, dict[str, Any]]:
+    """JSON Schema (2020-12) of every public topic's values, by topic."""
+    return {topic: TypeAdapter(wire).json_schema() for topic, wire in WIRE_TYPES.items()}

@@ -1,0 +1,119 @@
+"""Keeps worker processes running: starts them, starts them again when they end, and stops them in order."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import FrameType
+
+from streams.exits import DONE, USAGE
+
+log = logging.getLogger(__name__)
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
+_HEALTHY_AFTER_S = 60.0
+_POLL_S = 0.1
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass
+class _Child:
+    env: Mapping[str, str]
+    process: subprocess.Popen[bytes] | None = None
+    started_s: float = 0.0
+    pause_s: float = _FIRST_PAUSE_S
+    start_at_s: float = field(default_factory=time.monotonic)
+
+
+def supervise(envs: list[Mapping[str, str]], grace_s: float) -> int:
+    """Run one worker for each environment until told to stop.
+
+    A worker that ends is started again after a pause that doubles up to 30 s; exit code 2 (configuration) ends them all.
+
+    Args:
+        envs: the environment of each worker.
+        grace_s: after SIGTERM a worker has so long before it is killed; longer than its own deadline.
+
+    Returns:
+        The exit code: 0 after a clean stop, 2 when a worker refused its configuration, else the worst of the workers'.
+    """
+    told_to_stop = threading.Event()
+
+    def on_signal(number: int, _: FrameType | None) -> None:
+        told_to_stop.set()
+
+    before = {one: signal.signal(one, on_signal) for one in (signal.SIGTERM, signal.SIGINT)}
+    children = [_Child(env) for env in envs]
+    try:
+        while not told_to_stop.wait(_POLL_S):
+            for child in children:
+                if _tend(child) == USAGE:
+                    stop([one.process for one in children if one.process is not None], grace_s)
+                    return USAGE
+        return stop([one.process for one in children if one.process is not None], grace_s)
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+def _tend(child: _Child) -> int | None:
+    """Start the child when it is time; when it has ended, say with which code and plan its next start."""
+    now_s = time.monotonic()
+    if child.process is None:
+        if now_s >= child.start_at_s:
+            child.process = spawn(child.env)
+            child.started_s = now_s
+        return None
+    code = child.process.poll()
+    if code is None:
+        return None
+    if now_s - child.started_s > _HEALTHY_AFTER_S:
+        child.pause_s = _FIRST_PAUSE_S
+    if code != USAGE:
+        log.warning("worker %d ended with code %d; starting again in %.1f s", child.process.pid, code, child.pause_s)
+    child.process, child.start_at_s = None, now_s + child.pause_s
+    child.pause_s = min(2 * child.pause_s, _LONGEST_PAUSE_S)
+    return code
+
+
+def spawn(env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start one worker process that dies with this one."""
+    return subprocess.Popen(  # noqa: S603 - our own interpreter and module
+        [sys.executable, "-m", "streams.worker"], env=dict(env), preexec_fn=_die_with_parent, start_new_session=True
+    )
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def stop(running: list[subprocess.Popen[bytes]], grace_s: float) -> int:
+    """Ask processes to stop, kill those that have not after `grace_s`; returns the worst exit code."""
+    for process in running:
+        process.terminate()
+    deadline_s = time.monotonic() + grace_s
+    worst = DONE
+    for process in running:
+        try:
+            code = process.wait(max(0.0, deadline_s - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            log.error("worker %d did not stop within %.0f s; killed", process.pid, grace_s)
+            process.kill()
+            code = process.wait()
+        worst = max(worst, abs(code))
+    return worst
+
+
+def worker_environment(index: int, metrics_port: int) -> Mapping[str, str]:
+    """The environment of worker `index`: its own metrics port (0 stays 0: any free one)."""
+    port = metrics_port + index if metrics_port else 0
+    return {**os.environ, "STREAMGAUGE_METRICS__PORT": str(port)}

@@ -1,0 +1,127 @@
+"""One worker process: load the models, join the group, run until told to stop, leave in order.
+
+Runs under `supervisor`, as `python -m streams.worker`. A clean stop finishes what is in flight, commits and leaves the
+group; past its deadline, and on anything unexpected, the process ends at once and the broker gives its partitions away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import uvloop
+from prometheus_client import start_http_server
+from rich.logging import RichHandler
+
+from models.errors import ModelsError
+from streams import metrics
+from streams.app import Worker, build_worker, observe_lag
+from streams.consuming import UnknownFaust
+from streams.exits import BROKER_UNAVAILABLE, DONE, USAGE, BrokerUnavailable, end_process, guarded
+from streams.live import load_served
+from streams.settings import Settings, SettingsError, load_settings
+from streams.topics import missing_topics
+
+log = logging.getLogger(__name__)
+
+_WATCH_EVERY_S = 1.0
+
+
+async def serve(settings: Settings) -> int:
+    """Run one worker until SIGTERM or SIGINT; returns the exit code."""
+    stopping = asyncio.Event()
+    for one in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(one, stopping.set)
+    served = await asyncio.to_thread(load_served, settings)
+    worker = build_worker(settings, served)
+    server, _ = start_http_server(settings.metrics.port, settings.metrics.host, metrics.REGISTRY)
+    log.info("metrics on http://%s:%d/metrics", settings.metrics.host, server.server_port)
+    loops = worker.start_loops()
+    starting = asyncio.create_task(worker.app.start())
+    crashed = guarded(_end_when_crashed(worker), "faust")
+    watchdog = guarded(_watch(worker, settings.worker.stall_s), "watchdog")
+    await stopping.wait()
+    log.info("stopping: finishing what is in flight")
+    for task in (watchdog, crashed):
+        task.cancel()
+    try:
+        async with asyncio.timeout(settings.worker.shutdown_s):
+            await starting
+            await worker.app.stop()
+    except TimeoutError:
+        end_process(f"not stopped within worker.shutdown_s = {settings.worker.shutdown_s:g}")
+    left = await asyncio.to_thread(worker.publisher.close, 5.0)
+    for task in loops:
+        task.cancel()
+    worker.device.close()
+    server.shutdown()
+    log.info("stopped%s", f"; {left} outputs unacknowledged, their inputs will be read again" if left else "")
+    return DONE
+
+
+async def _end_when_crashed(worker: Worker) -> None:
+    await worker.app.wait()
+    if worker.app.crashed:
+        end_process("faust crashed", worker.app.crash_reason)
+
+
+async def _watch(worker: Worker, stall_s: float) -> None:
+    """Report lag; end the process when there is work and none of it gets done."""
+    moved_s, before = time.monotonic(), None
+    while True:
+        await asyncio.sleep(_WATCH_EVERY_S)
+        assigned = worker.app.consumer.assignment() if worker.app.started else set()
+        metrics.READY.set(bool(assigned) and not worker.app.rebalancing)
+        if not assigned:
+            moved_s = time.monotonic()
+            continue
+        lag, progress = observe_lag(worker.consumer), worker.consumer.progress()
+        if not lag or progress != before or worker.app.rebalancing:
+            moved_s, before = time.monotonic(), progress
+        elif time.monotonic() - moved_s > stall_s:
+            end_process(f"{lag} records waiting and none finished for worker.stall_s = {stall_s:g} seconds")
+
+
+def main() -> int:
+    """Entry of the child process; settings come from `$STREAMGAUGE_CONFIG` and the environment."""
+    set_up_logging()
+    try:
+        settings = load_settings()
+        if missing := missing_topics(settings):
+            print(f"topics missing: {', '.join(missing)}; run: streamgauge topics create", file=sys.stderr)
+            return USAGE
+        return uvloop.run(serve(settings))
+    except (SettingsError, ModelsError, UnknownFaust) as error:
+        print(error, file=sys.stderr)
+        return USAGE
+    except BrokerUnavailable as error:
+        print(error, file=sys.stderr)
+        return BROKER_UNAVAILABLE
+    except Exception as error:
+        end_process("the worker failed", error)
+
+
+def set_up_logging() -> None:
+    """Log to standard error: ours from INFO, libraries' from WARNING."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_handler()])
+    for name in ("streams", "models"):
+        logging.getLogger(name).setLevel(logging.INFO)
+
+
+def _handler() -> logging.Handler:
+    if sys.stderr.isatty():
+        return RichHandler(show_path=False, rich_tracebacks=False)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    return handler
+
+
+if __name__ == "__main__":
+    if config := os.environ.get("STREAMGAUGE_CONFIG"):
+        os.environ["STREAMGAUGE_CONFIG"] = str(Path(config).resolve())
+    sys.exit(main())
