@@ -10,10 +10,12 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import faust
 
+from models.releases import home
 from streams import metrics
 from streams.batching import Limits
 from streams.consuming import Slice, SliceConsumer, require_known_faust, slice_transport
@@ -118,11 +120,18 @@ def _faust_app(settings: Settings) -> faust.App:
         reply_create_topic=False,
         key_serializer="raw",
         value_serializer="raw",
-        datadir="/nonexistent/streamgauge",  # without tables Faust never writes it
+        datadir=str(_faust_directory()),
     )
     transport = slice_transport(settings.batching.max_slice_events, broker.fetch_max_wait_ms)
     app.transport = transport(app.conf.broker_consumer, app)
     return app
+
+
+def _faust_directory() -> Path:
+    """Faust makes this directory at every start; without tables it stays empty."""
+    directory = home() / "faust"
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
 
 
 def _add_agent(app: faust.App, topic: str, name: str, pipeline: _Accepts) -> None:

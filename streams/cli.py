@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import signal
 import sys
@@ -17,7 +18,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from models.errors import ModelsError
+from models.errors import ModelError
 from streams import model_commands
 from streams.exits import BROKER_UNAVAILABLE, USAGE, BrokerUnavailable
 from streams.settings import Settings, SettingsError, load_settings
@@ -134,9 +135,11 @@ def topics_create(config: ConfigOption = None) -> None:
     from streams.topics import create_topics
 
     outcomes = create_topics(load_settings(config))
+    table = Table("topic", "state", "detail", "what to do")
     for outcome in outcomes:
-        out.print(outcome.line, highlight=False, soft_wrap=True)
-    raise typer.Exit(0 if all(outcome.ok for outcome in outcomes) else 1)
+        table.add_row(outcome.name, outcome.state, outcome.detail, outcome.todo)
+    out.print(table)
+    raise typer.Exit(1 if any(outcome.todo for outcome in outcomes) else 0)
 
 
 @topics_app.command("list")
@@ -146,12 +149,17 @@ def topics_list(config: ConfigOption = None, as_json: JsonOption = False) -> Non
 
     found = list_topics(load_settings(config))
     if as_json:
-        print(json.dumps([one._asdict() for one in found]))
+        print(json.dumps([dataclasses.asdict(one) for one in found]))
         return
-    table = Table("topic", "partitions", "replication", "retention")
+    table = Table("topic", "partitions", "replication", "kept")
     for one in found:
-        table.add_row(*(str(value) for value in one))
+        kept = "last value of each key" if one.compacted else _hours(one.retention_hours)
+        table.add_row(one.name, str(one.partitions), str(one.replication), kept)
     out.print(table)
+
+
+def _hours(hours: float | None) -> str:
+    return "not known" if hours is None else f"{hours:g} h"
 
 
 @app.command()
@@ -263,10 +271,11 @@ def _plain_errors() -> Iterator[None]:
     """Errors a user can cause end in one message and an exit code, not in a traceback."""
     from streams.broker import BrokerError
     from streams.replay import ReplayError
+    from streams.security import SecurityError
 
     try:
         yield
-    except (SettingsError, ModelsError, ReplayError, BrokerError) as error:
+    except (SettingsError, SecurityError, ModelError, ReplayError, BrokerError) as error:
         err.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(USAGE)
     except BrokerUnavailable as error:

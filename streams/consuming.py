@@ -83,6 +83,7 @@ class SliceConsumer(driver.Consumer):
         self._slices: dict[TP, deque[Slice]] = {}
         self._watermark: dict[TP, int] = {}
         self._finished_slices = 0
+        self.assigned: frozenset[TP] = frozenset()
         self._drained = asyncio.Event()
         super().__init__(*args, **kwargs)
 
@@ -182,12 +183,14 @@ class SliceConsumer(driver.Consumer):
         """Stock waits here for what is running and commits it; afterwards nothing old may count."""
         await super().on_partitions_revoked(revoked)
         self._forget(revoked)
+        self.assigned -= revoked
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Start every assigned partition from what is committed."""
         metrics.REBALANCES.inc()
         self._forget(list(self._slices) + list(self._watermark))
         await super().on_partitions_assigned(assigned, generation_id)
+        self.assigned = frozenset(assigned)
 
     async def perform_seek(self) -> None:
         """Go back to what is committed: slices delivered so far will come again."""
@@ -204,7 +207,7 @@ class SliceConsumer(driver.Consumer):
     def lag(self) -> dict[TP, int]:
         """Records between the log end and the last finished one, by assigned partition, where known."""
         found = {}
-        for tp in self.assignment():
+        for tp in self.assigned:
             high = self.highwater(tp)
             done = self._watermark.get(tp, self._committed_offset[tp])
             if high is not None:

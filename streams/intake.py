@@ -188,7 +188,7 @@ def _not_json(value: bytes, error: orjson.JSONDecodeError) -> BadInput:
     except UnicodeDecodeError as bad:
         return BadInput("NotUtf8", f"not UTF-8: {bad.reason} at byte {bad.start}")
     reason = str(error)
-    if "recursion" in reason or "allocate" in reason:  # how orjson words its own limit of about 1,000 levels
+    if "depth limit" in reason or "recursion" in reason:  # how orjson words its own limit of 1,024 levels
         return BadInput("TooDeep", f"nested too deeply to parse: {reason}")
     if "infinity" in reason:
         return BadInput("NotFinite", f"a number is out of range: {reason}")

@@ -34,7 +34,7 @@ def load_served(settings: Settings) -> Mapping[str, Served]:
     """Load, verify and warm up the release of every task an active source asks for.
 
     Raises:
-        models.errors.ModelsError: a release is missing or damaged; the message says what to do.
+        models.errors.ModelError: a release is missing or damaged; the message says what to do.
     """
     served = {}
     for name in settings.tasks:

@@ -13,7 +13,6 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-import orjson
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from pydantic import TypeAdapter, ValidationError
 
@@ -26,6 +25,7 @@ from streams.intake import Record
 from streams.publishing import Outgoing, Publisher
 from streams.security import librdkafka_config
 from streams.settings import Settings
+from streams.surge_codec import precedence
 from streams.surges import SurgeChange, SurgeDetector
 
 log = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ class SurgePipeline:
     def _alert(self, change: SurgeChange, one: Slice) -> Alert:
         surge = self._settings.surge
         return {
-            "id": f"{change.alert_id}/{change.state}",
+            "id": change.output_id,
             "event_id": change.alert_id,
             "event_time": iso(change.event_time_s),
             "scored_at": iso(self._clock()),
@@ -131,8 +131,8 @@ class SurgePipeline:
 def read_compacted(config: dict[str, object], topic: str, partition: int, deadline_s: float) -> dict[str, bytes]:
     """The latest value of every key of one partition, tombstones applied.
 
-    A worker that was cut off and came back may have written an old state after a newer one; of two values for one key
-    that carry `last_offset`, the one with the higher wins.
+    A worker that was cut off and came back may have written an old state after a newer one: of two values for one key
+    the one with the higher `precedence` counts.
 
     Raises:
         BrokerUnavailable: the end was not reached within the deadline.
@@ -163,10 +163,5 @@ def read_compacted(config: dict[str, object], topic: str, partition: int, deadli
 def _apply(found: dict[str, bytes], key: str, value: bytes | None) -> None:
     if value is None:
         found.pop(key, None)
-    elif key not in found or _reflects(value) >= _reflects(found[key]):
+    elif key not in found or precedence(value) >= precedence(found[key]):
         found[key] = value
-
-
-def _reflects(state: bytes) -> int:
-    body = orjson.loads(state)
-    return int(body.get("last_offset", body.get("next_offset", 0)))

@@ -18,14 +18,16 @@ import uvloop
 from prometheus_client import start_http_server
 from rich.logging import RichHandler
 
-from models.errors import ModelsError
+from models.errors import ModelError
 from streams import metrics
 from streams.app import Worker, build_worker, observe_lag
+from streams.broker import BrokerError
 from streams.consuming import UnknownFaust
 from streams.exits import BROKER_UNAVAILABLE, DONE, USAGE, BrokerUnavailable, end_process, guarded
 from streams.live import load_served
+from streams.security import SecurityError
 from streams.settings import Settings, SettingsError, load_settings
-from streams.topics import missing_topics
+from streams.topics import connect, wanted_topics
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +44,7 @@ async def serve(settings: Settings) -> int:
     server, _ = start_http_server(settings.metrics.port, settings.metrics.host, metrics.REGISTRY)
     log.info("metrics on http://%s:%d/metrics", settings.metrics.host, server.server_port)
     loops = worker.start_loops()
-    starting = asyncio.create_task(worker.app.start())
+    starting = guarded(worker.app.start(), "the start of faust")
     crashed = guarded(_end_when_crashed(worker), "faust")
     watchdog = guarded(_watch(worker, settings.worker.stall_s), "watchdog")
     await stopping.wait()
@@ -75,7 +77,7 @@ async def _watch(worker: Worker, stall_s: float) -> None:
     moved_s, before = time.monotonic(), None
     while True:
         await asyncio.sleep(_WATCH_EVERY_S)
-        assigned = worker.app.consumer.assignment() if worker.app.started else set()
+        assigned = worker.consumer.assigned
         metrics.READY.set(bool(assigned) and not worker.app.rebalancing)
         if not assigned:
             moved_s = time.monotonic()
@@ -92,18 +94,23 @@ def main() -> int:
     set_up_logging()
     try:
         settings = load_settings()
-        if missing := missing_topics(settings):
+        if missing := _missing_topics(settings):
             print(f"topics missing: {', '.join(missing)}; run: streamgauge topics create", file=sys.stderr)
             return USAGE
         return uvloop.run(serve(settings))
-    except (SettingsError, ModelsError, UnknownFaust) as error:
+    except (SettingsError, SecurityError, ModelError, UnknownFaust) as error:
         print(error, file=sys.stderr)
         return USAGE
-    except BrokerUnavailable as error:
+    except (BrokerError, BrokerUnavailable) as error:
         print(error, file=sys.stderr)
         return BROKER_UNAVAILABLE
     except Exception as error:
         end_process("the worker failed", error)
+
+
+def _missing_topics(settings: Settings) -> list[str]:
+    _, cluster = connect(settings)
+    return [spec.name for spec in wanted_topics(settings) if spec.name not in cluster.topics]
 
 
 def set_up_logging() -> None:

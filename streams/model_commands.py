@@ -1,0 +1,210 @@
+"""The commands of a model owner: `train`, `evaluate`, `classify`.
+
+People read tables; with `--json` standard output carries one JSON object and nothing else, and progress goes to
+standard error. Exit codes: 0 done, 1 failed, 2 used wrongly (an option, a file or a release that cannot be used).
+"""
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO, Literal, NamedTuple
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from models import releases
+from models.classifier import Classifier
+from models.datasets import Checked, Example, check, read_jsonl
+from models.errors import TRAIN_EXTRA, DeviceUnavailable, ExportMismatch, IntegrityError, MissingExtra, ModelError
+from models.evaluation import Evaluation
+from models.evaluation import evaluate as grade
+from models.tasks import load_task
+
+MAX_TEXT_BYTES = 1 << 20  # a longer line is no text: it is reported and passed over
+BATCH_LINES = 256
+
+TaskName = Annotated[str, typer.Argument(metavar="TASK", help="A task's name, or the path of a task file (.toml).")]
+DataFile = Annotated[Path, typer.Option("--data", help="JSON lines with `text` and `label`.")]
+ReleaseRef = Annotated[str | None, typer.Option("--release", help="A release id or directory; default: the newest.")]
+Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to run the model.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+
+
+def train(
+    task: TaskName,
+    data: DataFile,
+    dev: Annotated[Path | None, typer.Option(help="Development data; default: a tenth of --data, held out.")] = None,
+    method: Annotated[Literal["full", "lora", "head"], typer.Option(help="Which weights learn.")] = "full",
+    base: Annotated[str | None, typer.Option(help="Base encoder: a directory or a hub name.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, max=1000, help="Default: the method's own.")] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, data and machine: same model.")] = 7,
+    out: Annotated[Path | None, typer.Option(help="Directory to become the release; default: with the others.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fine-tune on labelled text, calibrate, export, compare with the source, and publish a release."""
+    started = time.perf_counter()
+    with _clear_errors():
+        chosen = load_task(task)
+        if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise ModelError(f"--out {out}: is there already; choose a directory that is not")
+        checked = check(read_jsonl(data))
+        dev_examples = read_jsonl(dev) if dev else None
+        _report(checked, data)
+        try:
+            from models.export import make_release
+            from models.training import TrainSettings
+            from models.training import train as fine_tune
+        except ImportError as error:
+            raise MissingExtra(f"training needs the train extra: {TRAIN_EXTRA} ({error})") from error
+        settings = TrainSettings(method=method, base=base, epochs=epochs, seed=seed)
+        with _progress() as progress:
+            checkpoint = fine_tune(chosen, checked.examples, dev_examples, settings, progress)
+            directory = make_release(checkpoint, checked.examples, data.name, f"train-{method}", out, progress)
+        manifest = releases.read_manifest(directory)
+    result = {
+        "task": manifest.task,
+        "release": manifest.release,
+        "directory": str(directory),
+        "labels": list(manifest.labels),
+        "rows": manifest.data.rows,
+        "metrics": manifest.metrics,
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+    print(json.dumps(result)) if as_json else _show_release(result)
+
+
+def evaluate(
+    task: TaskName,
+    data: DataFile,
+    release: ReleaseRef = None,
+    abstain: Annotated[bool, typer.Option("--abstain", help="Also: what is decided without a person.")] = False,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Grade a release on labelled text: accuracy, F1, calibration, speed."""
+    with _clear_errors():
+        chosen = load_task(task)
+        directory = releases.find_release(chosen.name, release)
+        examples: Sequence[Example] = read_jsonl(data)
+        with _progress() as progress:
+            progress("load", 0, 2)
+            classifier = Classifier.load(directory, device)
+            progress("classify", 1, 2)
+            found = grade(classifier, examples, chosen.review_below if abstain else None)
+            progress("done", 2, 2)
+    if as_json:
+        print(found.model_dump_json(exclude=set() if abstain else {"coverage", "selective_accuracy"}))
+    else:
+        _show_evaluation(found, chosen.review_below if abstain else None)
+
+
+def classify(task: TaskName, release: ReleaseRef = None, device: Device = "auto") -> None:
+    """Read texts on standard input, one a line; write a JSON line for each: text, label, score, scores."""
+    with _clear_errors():
+        classifier = Classifier.load(releases.find_release(load_task(task).name, release), device)
+    passed_over = 0
+    batch: list[str] = []
+    batch_lines = 1 if sys.stdin.isatty() else BATCH_LINES  # a person who types wants an answer to every line
+    for line in read_lines(sys.stdin.buffer):
+        if line.problem:
+            print(f"line {line.number}: {line.problem}, passed over", file=sys.stderr)
+            passed_over += 1
+            continue
+        batch.append(line.text)
+        if len(batch) == batch_lines:
+            _write_scores(classifier, batch)
+            batch = []
+    _write_scores(classifier, batch)
+    if passed_over:
+        raise typer.Exit(1)
+
+
+class Line(NamedTuple):
+    """One line of input: a text, or why it is none."""
+
+    number: int  # from 1
+    text: str
+    problem: str | None = None
+
+
+def read_lines(stream: BinaryIO) -> Iterator[Line]:
+    """The lines of a byte stream; at most MAX_TEXT_BYTES of one are ever held."""
+    number = 0
+    while line := stream.readline(MAX_TEXT_BYTES + 1):
+        number += 1
+        if len(line) > MAX_TEXT_BYTES:
+            while not line.endswith(b"\n") and (line := stream.readline(MAX_TEXT_BYTES)):
+                pass
+            yield Line(number, "", f"longer than {MAX_TEXT_BYTES} bytes")
+            continue
+        try:
+            text = line.decode().strip()
+        except UnicodeDecodeError as error:
+            yield Line(number, "", f"not UTF-8 ({error.reason} at byte {error.start + 1})")
+            continue
+        yield Line(number, text, None if text else "empty")
+
+
+def _write_scores(classifier: Classifier, texts: Sequence[str]) -> None:
+    for text, row in zip(texts, classifier.classify(texts), strict=True):
+        best = int(row.argmax())
+        scores = {label: round(float(score), 6) for label, score in zip(classifier.labels, row, strict=True)}
+        label = classifier.labels[best]
+        print(json.dumps({"text": text, "label": label, "score": scores[label], "scores": scores}, ensure_ascii=False))
+    sys.stdout.flush()
+
+
+@contextmanager
+def _clear_errors() -> Iterator[None]:
+    try:
+        yield
+    except ModelError as error:
+        print(f"error: {error}", file=sys.stderr)
+        broken = isinstance(error, IntegrityError | ExportMismatch | DeviceUnavailable)
+        raise typer.Exit(1 if broken else 2) from error
+
+
+@contextmanager
+def _progress() -> Iterator[Any]:
+    """A bar on standard error, as the callable that `models` takes: (what, done, in all)."""
+    percentage = TextColumn("{task.percentage:>3.0f}%")
+    columns = (TextColumn("{task.description}"), BarColumn(), percentage, TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        row = bar.add_task("start", total=None)
+        yield lambda what, done, total: bar.update(row, description=what, completed=done, total=total)
+
+
+def _report(checked: Checked, data: Path) -> None:
+    if checked.duplicates:
+        print(f"{data}: {checked.duplicates} repeated texts left out", file=sys.stderr)
+    if checked.contradictions:
+        count, first = len(checked.contradictions), checked.contradictions[0]
+        print(f"{data}: {count} lines left out whose text carries two labels, such as {first!r:.80}", file=sys.stderr)
+
+
+def _show_release(result: dict[str, Any]) -> None:
+    dev = result["metrics"]["dev"]
+    table = Table("release", "labels", "examples", "dev accuracy", "dev macro-F1", "dev ECE", "seconds")
+    figures = [f"{dev[name]:.3f}" for name in ("accuracy", "macro_f1", "ece")]
+    table.add_row(result["release"], str(len(result["labels"])), str(result["rows"]), *figures, str(result["seconds"]))
+    Console().print(table)
+    print(result["directory"])
+
+
+def _show_evaluation(found: Evaluation, review_below: float | None) -> None:
+    table = Table("label", "precision", "recall", "F1", "support", title=f"{found.release} on {found.n} examples")
+    for label, score in found.per_label.items():
+        table.add_row(label, f"{score.precision:.3f}", f"{score.recall:.3f}", f"{score.f1:.3f}", str(score.support))
+    console = Console()
+    console.print(table)
+    print(f"accuracy {found.accuracy:.3f}   macro-F1 {found.macro_f1:.3f}   ECE {found.ece:.3f}")
+    speed = found.latency
+    print(f"one text {speed.p50_ms:.1f} ms (p50), {speed.p99_ms:.1f} ms (p99); in batches {speed.per_event_ms:.2f} ms")
+    if review_below is not None and found.coverage is not None:
+        right = "none decided" if found.selective_accuracy is None else f"{found.selective_accuracy:.3f} of them right"
+        print(f"decided without a person (score from {review_below} on): {found.coverage:.3f}, {right}")

@@ -1,0 +1,318 @@
+"""Surges: unusually many hits about one entity, against its own recent past. Pure: no I/O, no clock.
+
+    observe(offset, observation) -> [SurgeChange]       time comes from the events and order from the offsets alone
+
+Buckets are tumbling spans of event time. The window is the newest `window_buckets` of them, the baseline the
+`baseline_buckets` before. A bucket is closed once the watermark (highest event time - `lateness_s`) has passed its end:
+what arrives for it later is counted as late and changes nothing. A surge opens on a hit, over the newest window; it
+resolves when a bucket closes, over the closed window and what is newer, so that it waits for its data to be complete.
+
+Everything here is a function of the log: `surge_codec` says how that survives a crash at any point.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, Self
+
+from streams.events import Observation
+from streams.settings import SurgeSettings
+from streams.surge_codec import (
+    EntityState,
+    Headline,
+    Opening,
+    Progress,
+    decode_progress,
+    decode_record,
+    encode_progress,
+    encode_record,
+    encode_state,
+)
+from streams.surge_rule import (
+    Severity,
+    SurgeCounts,
+    baseline_s,
+    count_window,
+    is_over,
+    is_surge,
+    severity,
+    window_s,
+)
+
+MAX_EVIDENCE = 5
+MAX_HEADLINES = 60  # a wide window must still fit into a record
+MAX_TEXT_CHARS = 280
+MAX_ID_CHARS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class SurgeChange:
+    """A surge opened or resolved when event time had reached `event_time_s`.
+
+    `alert_id` is the same for both; `severity` of a resolved surge is the highest it reached; `release` is that of
+    the observation that opened it.
+    """
+
+    alert_id: str
+    state: Literal["open", "resolved"]
+    entity: str
+    severity: Severity
+    event_time_s: float
+    counts: SurgeCounts
+    evidence: tuple[Headline, ...]
+    release: str
+
+    @property
+    def output_id(self) -> str:
+        """Unique among all changes, and the same again when the log is replayed."""
+        return f"{self.alert_id}/{self.state}"
+
+
+class SurgeDetector:
+    """The surges of one partition, fed in offset order.
+
+    To persist, in this order and with no observation skipped: write the changes `observe` and `advance` returned,
+    then all of `changed()`, then `meta()`, then commit the offset; each acknowledged before the next begins, and the
+    whole round before the next `changed()`. A process that could not finish a round must not go on: `restored`.
+    """
+
+    def __init__(self, settings: SurgeSettings) -> None:
+        self._settings = settings
+        self._window_s = window_s(settings)
+        self._memory_s = window_s(settings) + baseline_s(settings)
+        self._progress = Progress()
+        self._entities: dict[str, EntityState] = {}
+        self._held: set[str] = set()  # entities whose surge is open or cools down: never dropped
+        self._idle: OrderedDict[str, None] = OrderedDict()  # the others, longest untouched first
+        self._before: dict[str, bytes] = {}  # of what has changed since the last round: the state before it
+        self._deleted: set[str] = set()  # in the last round; tombstones are due
+        self._meta = encode_progress(self._progress)
+
+    @classmethod
+    def restored(cls, settings: SurgeSettings, states: Mapping[str, bytes], meta: bytes | None) -> Self:
+        """The detector as it was when `meta` was taken; continue with any offset at or before its next one.
+
+        Raises:
+            ValueError: a record cannot be read.
+        """
+        detector = cls(settings)
+        progress = detector._progress = decode_progress(meta)
+        records = {name: decode_record(name, data, progress.next_offset) for name, data in states.items()}
+        progress.epoch = 1 + max([progress.epoch, *(record.epoch for record in records.values())])
+        detector._meta = encode_progress(progress)
+        for name, record in records.items():
+            if record.state is not None:
+                detector._entities[name] = record.state
+            if record.ahead:  # what the topic holds is not what we go on from: due in the next round, changed or not
+                detector._before[name] = encode_state(record.state)
+            elif record.state is None:
+                detector._deleted.add(name)
+        for name, state in sorted(detector._entities.items(), key=lambda item: (item[1].rank, item[0])):
+            if state.opening is None:
+                detector._idle[name] = None
+            else:
+                detector._held.add(name)
+        return detector
+
+    @property
+    def late(self) -> int:
+        """Observations that came after their bucket had closed."""
+        return self._progress.late
+
+    @property
+    def entities(self) -> int:
+        """Entities remembered; at most `max_entities`."""
+        return len(self._entities)
+
+    @property
+    def open_surges(self) -> int:
+        """Entities in a surge."""
+        openings = (self._entities[name].opening for name in self._held)
+        return sum(opening is not None and opening.is_open for opening in openings)
+
+    def observe(self, offset: int, observation: Observation) -> list[SurgeChange]:
+        """Take in the observation at `offset`; an offset that was taken in before changes nothing."""
+        if offset < self._progress.next_offset:
+            return []
+        changes = self.advance(offset, observation["event_time_s"])
+        bucket_s = self._bucket_of(observation["event_time_s"])
+        if bucket_s < self._open_from_s:
+            self._progress.late += 1
+            return changes
+        state = self._admitted(observation["entity"])
+        if state is None:
+            return changes
+        state.rank = 2 * offset + 1
+        self._add(state, bucket_s, observation)
+        if observation["hit"]:
+            changes += self._opened(state, observation)
+        if state.opening is None:
+            self._idle.move_to_end(observation["entity"])
+        return changes
+
+    def advance(self, offset: int, event_time_s: float) -> list[SurgeChange]:
+        """Let event time reach `event_time_s` (an idle tick of the log); closing buckets may resolve surges."""
+        progress = self._progress
+        if offset < progress.next_offset:
+            return []
+        progress.next_offset = offset + 1
+        reached_s = progress.max_event_time_s
+        if reached_s is not None and event_time_s <= reached_s:
+            return []
+        if reached_s is None or event_time_s - reached_s > self._memory_s:
+            # A gap longer than all we remember is an outage or a stray time, no evidence that all was quiet.
+            progress.first_seen_s = self._bucket_of(event_time_s)
+        was_open_from_s = None if reached_s is None else self._open_from_s
+        progress.max_event_time_s = event_time_s
+        return [] if self._open_from_s == was_open_from_s else self._buckets_closed(offset)
+
+    def changed(self) -> dict[str, bytes | None]:
+        """Records of the entities changed since the last call, to be written one by one; None is a tombstone."""
+        records: dict[str, bytes | None] = dict.fromkeys(sorted(self._deleted - self._before.keys()))
+        self._deleted = set()
+        for name, before in self._before.items():
+            state = encode_state(self._entities.get(name))
+            if name not in self._entities and before == b"null":
+                records[name] = None
+                continue
+            records[name] = encode_record(self._progress, state, before)
+            if name not in self._entities:
+                self._deleted.add(name)
+        self._before = {}
+        self._meta = encode_progress(self._progress)
+        return records
+
+    def meta(self) -> bytes:
+        """The progress that belongs to the last `changed()`, whatever has been observed since."""
+        return self._meta
+
+    @property
+    def _now_s(self) -> float:
+        reached_s = self._progress.max_event_time_s
+        if reached_s is None:
+            raise AssertionError("event time is asked for before the first event")
+        return reached_s
+
+    @property
+    def _open_from_s(self) -> int:
+        """Start of the first bucket that is not closed."""
+        return self._bucket_of(self._now_s - self._settings.lateness_s)
+
+    def _bucket_of(self, time_s: float) -> int:
+        return int(time_s // self._settings.bucket_s) * self._settings.bucket_s
+
+    def _touch(self, name: str) -> None:
+        """Call before any change to an entity: keeps the state to roll back to."""
+        if name not in self._before:
+            self._before[name] = encode_state(self._entities.get(name))
+
+    def _admitted(self, name: str) -> EntityState | None:
+        """The entity's state, about to change; None where there is no room as all others are in a surge."""
+        if name in self._entities:
+            self._touch(name)
+            return self._entities[name]
+        while len(self._entities) >= self._settings.max_entities:
+            if not self._idle:
+                return None
+            self._drop_oldest()
+        self._touch(name)
+        self._idle[name] = None
+        state = self._entities[name] = EntityState()
+        return state
+
+    def _drop_oldest(self) -> None:
+        name = next(iter(self._idle))
+        self._touch(name)
+        del self._idle[name], self._entities[name]
+
+    def _add(self, state: EntityState, bucket_s: int, observation: Observation) -> None:
+        if bucket_s not in state.counts:
+            kept_from_s = self._open_from_s - self._memory_s
+            state.counts = {start: count for start, count in state.counts.items() if start >= kept_from_s}
+            window_from_s = self._open_from_s - self._window_s
+            state.headlines = [h for h in state.headlines if h["event_time_s"] >= window_from_s]
+        hits, total = state.counts.get(bucket_s, (0, 0))
+        state.counts[bucket_s] = (hits + observation["hit"], total + 1)
+        if observation["hit"]:
+            state.headlines.append(
+                {
+                    "text": observation["text"][:MAX_TEXT_CHARS],
+                    "score": observation["score"],
+                    "id": observation["id"][:MAX_ID_CHARS],
+                    "event_time_s": observation["event_time_s"],
+                }
+            )
+            in_bucket = [h for h in state.headlines if self._bucket_of(h["event_time_s"]) == bucket_s]
+            if len(in_bucket) > MAX_EVIDENCE:  # the best of every bucket hold the best of every window
+                state.headlines.remove(max(in_bucket, key=_weakest_last))
+            if len(state.headlines) > MAX_HEADLINES:
+                state.headlines.remove(min(state.headlines, key=lambda h: (h["event_time_s"], h["id"])))
+
+    def _opened(self, state: EntityState, observation: Observation) -> list[SurgeChange]:
+        newest_s = self._bucket_of(self._now_s)
+        from_s = newest_s + self._settings.bucket_s - self._window_s
+        counts = count_window(self._settings, state.counts, from_s, self._progress.first_seen_s)
+        opening, entity = state.opening, observation["entity"]
+        if opening is not None and opening.is_open:
+            state.opening = replace(opening, peak_ratio=max(opening.peak_ratio, counts["ratio"]))
+            return []
+        cools = opening is not None and self._now_s < opening.opened_s + self._settings.cooldown_s
+        if cools or not is_surge(self._settings, counts):
+            return []
+        alert_id = f"surge/{entity}/{newest_s}"  # one opening per bucket: none resolves before its bucket is closed
+        state.opening = Opening(alert_id, self._now_s, newest_s, counts["ratio"], observation["release"])
+        self._held.add(entity)
+        self._idle.pop(entity, None)
+        return [self._change("open", entity, state, state.opening, counts, from_s)]
+
+    def _buckets_closed(self, offset: int) -> list[SurgeChange]:
+        """Resolve the surges that are over, end cool-downs, forget entities without a bucket left to count."""
+        changes = []
+        from_s = self._open_from_s - self._window_s
+        for name in sorted(self._held):
+            state = self._entities[name]
+            opening = state.opening
+            if opening is None:
+                raise AssertionError(f"{name[:80]!r} is held without a surge")
+            if opening.is_open and opening.bucket_s < self._open_from_s:
+                counts = count_window(self._settings, state.counts, from_s, self._progress.first_seen_s)
+                if is_over(self._settings, counts):
+                    self._touch(name)
+                    state.rank = 2 * offset
+                    state.opening = opening = replace(opening, is_open=False)
+                    changes.append(self._change("resolved", name, state, opening, counts, from_s))
+            if not opening.is_open and self._now_s >= opening.opened_s + self._settings.cooldown_s:
+                self._touch(name)
+                state.rank, state.opening = 2 * offset, None
+                self._held.remove(name)
+                self._idle[name] = None
+        while self._idle and max(self._entities[next(iter(self._idle))].counts) < self._open_from_s - self._memory_s:
+            self._drop_oldest()
+        return changes
+
+    def _change(
+        self,
+        to: Literal["open", "resolved"],
+        entity: str,
+        state: EntityState,
+        opening: Opening,
+        counts: SurgeCounts,
+        from_s: int,
+    ) -> SurgeChange:
+        evidence = sorted((h for h in state.headlines if h["event_time_s"] >= from_s), key=_weakest_last)[:MAX_EVIDENCE]
+        return SurgeChange(
+            alert_id=opening.alert_id,
+            state=to,
+            entity=entity,
+            severity=severity(self._settings, opening.peak_ratio),
+            event_time_s=self._now_s,
+            counts=counts,
+            evidence=tuple(evidence),
+            release=opening.release,
+        )
+
+
+def _weakest_last(headline: Headline) -> tuple[float, float, str]:
+    return (-headline["score"], headline["event_time_s"], headline["id"])

@@ -1,0 +1,185 @@
+"""Breaks workers while events flow, and counts at the outputs what became of each event.
+
+The harness knows nothing of the worker but its topics: events carry numbers, the broker's delivery reports give their
+coordinates, and a reader of the output topics looks for exactly one kind of end for each. The same harness runs a naive
+agent, which must lose events: a harness that cannot see loss proves nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
+
+ROOT = Path(__file__).parents[2]
+BAD = (
+    b"\xff\xfe\x00 not utf-8",
+    b"{'id': 1}",
+    b"[1, 2, 3]",
+    b'{"id": "x", "text": "   "}',
+    b'{"id": "x", "text": "y", "amount": NaN}',
+    b'{"id": "x", "text": "y", "ts": "2999-01-01"}',
+    b'{"id": "x", "a": ' + b"[" * 60 + b"]" * 60 + b"}",
+    b'{"id": "x", "text": 17}',
+)
+At = tuple[str, int, int]
+
+
+@dataclass
+class Sent:
+    """What the broker has taken, by coordinates."""
+
+    good: dict[At, str] = field(default_factory=dict)  # event id
+    bad: dict[At, bytes] = field(default_factory=dict)  # the bytes
+
+
+@dataclass
+class Seen:
+    """What came out: by event id, or by coordinates of the input, what must repeat on redelivery."""
+
+    predictions: dict[str, list[tuple[str, str]]] = field(default_factory=dict)  # (output id, label)
+    dead: dict[At, list[Mapping[str, Any]]] = field(default_factory=dict)
+
+    def duplicates(self) -> int:
+        """How many outputs came more than once."""
+        return sum(len(ends) - 1 for ends in (*self.predictions.values(), *self.dead.values()))
+
+
+def send_events(
+    bootstrap: str, topics: Sequence[str], count: int, bad_share: float, seconds: float, seed: int
+) -> Sent:
+    """Send numbered events over the topics in turn, spread over some seconds; returns once all are acknowledged."""
+    rng = random.Random(seed)
+    bad = set(rng.sample(range(count), int(count * bad_share)))
+    sent = Sent()
+    producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True, "linger.ms": 5})
+
+    def reporter(number: int, value: bytes) -> Callable[[KafkaError | None, Message], None]:
+        def report(error: KafkaError | None, message: Message) -> None:
+            assert error is None, error
+            at = (message.topic(), message.partition(), message.offset())
+            if number in bad:
+                sent.bad[at] = value
+            else:
+                sent.good[at] = f"e{number}"
+
+        return report
+
+    started_s = time.monotonic()
+    for number in range(count):
+        value = rng.choice(BAD) if number in bad else event(number)
+        producer.produce(topics[number % len(topics)], value, str(number).encode(), on_delivery=reporter(number, value))
+        producer.poll(0)
+        ahead_s = number * seconds / count - (time.monotonic() - started_s)
+        if ahead_s > 0.01:
+            time.sleep(ahead_s)
+    assert producer.flush(60) == 0
+    assert len(sent.good) + len(sent.bad) == count
+    return sent
+
+
+def event(number: int) -> bytes:
+    """A good event, its text a little different in words and length for each number."""
+    words = ("bank", "card", "loan", "shares", "parcel", "fraud", "rent", "refund")
+    text = " ".join(words[(number >> shift) % 8] for shift in range(0, 3 + number % 9, 3)) + f" number {number}"
+    return json.dumps({"id": f"e{number}", "text": text, "symbols": [f"S{number % 7}"]}).encode()
+
+
+class Reader(threading.Thread):
+    """Reads predictions and dead letters from the beginning until told to stop."""
+
+    def __init__(self, bootstrap: str, predictions: str, dead_letters: str, partitions: int) -> None:
+        super().__init__(daemon=True)
+        self.seen = Seen()
+        self._predictions = predictions
+        self._stopping = threading.Event()
+        self._consumer = Consumer(
+            {"bootstrap.servers": bootstrap, "group.id": "verifier", "enable.auto.commit": False}
+        )
+        self._consumer.assign(
+            [TopicPartition(topic, part, 0) for topic in (predictions, dead_letters) for part in range(partitions)]
+        )
+
+    def run(self) -> None:
+        while not self._stopping.is_set():
+            for message in self._consumer.consume(500, 0.2):
+                if message.error() is None:
+                    self._take(message)
+        self._consumer.close()
+
+    def _take(self, message: Message) -> None:
+        value = json.loads(message.value())
+        if message.topic() == self._predictions:
+            self.seen.predictions.setdefault(value["event_id"], []).append((value["id"], value["label"]))
+        else:
+            source = value["source"]
+            self.seen.dead.setdefault((source["topic"], source["partition"], source["offset"]), []).append(value)
+
+    def wait_for(self, sent: Sent, timeout_s: float) -> None:
+        """Wait until every input has an end, or the time is over; then stop reading."""
+        end_s = time.monotonic() + timeout_s
+        good = set(sent.good.values())
+        while time.monotonic() < end_s and not (
+            good <= self.seen.predictions.keys() and sent.bad.keys() <= self.seen.dead.keys()
+        ):
+            time.sleep(0.2)
+        self._stopping.set()
+        self.join(10)
+
+
+class Faults:
+    """Hits the worker under a supervisor, again and again, at random moments."""
+
+    def __init__(self, supervisor: subprocess.Popen[bytes], seed: int) -> None:
+        self._supervisor = supervisor
+        self._rng = random.Random(seed)
+        self.done: Counter[str] = Counter()
+
+    def hit(self, number: signal.Signals, after_s: tuple[float, float], ready: Callable[[], bool]) -> None:
+        """Wait until the worker works and then a random while, then send it the signal."""
+        end_s = time.monotonic() + 60
+        while not ready():
+            assert time.monotonic() < end_s, "the worker did not come back within 60 s"
+            time.sleep(0.1)
+        time.sleep(self._rng.uniform(*after_s))
+        pid = self.child()
+        assert pid is not None, "no worker to hit"
+        os.kill(pid, number)
+        self.done[number.name] += 1
+
+    def child(self) -> int | None:
+        """The process id of the supervised worker."""
+        pid = self._supervisor.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return int(children[0]) if children else None
+
+
+def start(arguments: Sequence[str], env: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """Start a program of the project, its output in a file."""
+    with log.open("ab") as out:
+        return subprocess.Popen(
+            [sys.executable, *arguments], cwd=ROOT, env={**os.environ, **env}, stdout=out, stderr=subprocess.STDOUT
+        )
+
+
+def stop(process: subprocess.Popen[bytes], timeout_s: float = 45) -> int:
+    """End a program with SIGTERM; SIGKILL when it does not listen."""
+    process.terminate()
+    try:
+        return process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise

@@ -1,0 +1,102 @@
+"""Nothing lost: 5,000 events through real Kafka while the worker is killed three times and terminated once."""
+
+from __future__ import annotations
+
+import base64
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from streams.settings import load_settings
+from streams.topics import create_topics
+from tests.kafka.harness import Faults, Reader, Sent, send_events, start, stop
+
+EVENTS, BAD_SHARE, SECONDS = 5000, 0.02, 45.0
+PARTITIONS = 4
+
+pytestmark = pytest.mark.kafka
+
+
+@pytest.fixture
+def config(tmp_path: Path, kafka: str, tiny_releases: dict[str, Path]) -> Path:
+    """A configuration with topics and group of its own, tiny models, small batches."""
+    run = tmp_path.name.replace("_", "-")
+    outputs = ("predictions", "alerts", "routes", "review", "dead_letters", "observations", "surge_state")
+    lines = ["[broker]", f'bootstrap = "{kafka}"', f'group = "{run}"', "session_timeout_s = 6", "[topics]"]
+    lines += [f"partitions = {PARTITIONS}"] + [f'{name} = "{run}-{name}"' for name in outputs]
+    lines += ["[metrics]", "port = 0", "[batching]", "max_slice_events = 50", "[models]", 'device = "cpu"']
+    lines += ["[models.releases]"] + [f'{task} = "{path}"' for task, path in tiny_releases.items()]
+    for source in ("news", "chat", "transactions"):
+        lines += [f"[sources.{source}]", f'topic = "{run}-{source}"']
+    file = tmp_path / "streamgauge.toml"
+    file.write_text("\n".join(lines))
+    assert all(outcome.ok for outcome in create_topics(load_settings(file)))
+    return file
+
+
+def run_with_faults(
+    kafka: str, config: Path, arguments: list[str], env: dict[str, str], kills: list[signal.Signals], seed: int
+) -> tuple[Sent, Reader, Faults, int]:
+    settings = load_settings(config)
+    reader = Reader(kafka, settings.topics.predictions, settings.topics.dead_letters, PARTITIONS)
+    reader.start()
+    supervisor = start(arguments, env, config.with_name("worker.log"))
+    faults = Faults(supervisor, seed)
+    topics = [source.topic for source in settings.active_sources.values()]
+    sent: list[Sent] = []
+    sender = threading.Thread(
+        target=lambda: sent.append(send_events(kafka, topics, EVENTS, BAD_SHARE, SECONDS, seed)), daemon=True
+    )
+    sender.start()
+    count = 0
+
+    def works_again() -> bool:
+        return len(reader.seen.predictions) > count
+
+    for kill in kills:
+        faults.hit(kill, (0.2, 3.0), works_again)
+        count = len(reader.seen.predictions)
+    sender.join(SECONDS + 90)
+    assert sent, "the events could not all be sent"
+    reader.wait_for(sent[0], timeout_s=90)
+    return sent[0], reader, faults, stop(supervisor)
+
+
+def test_every_event_has_its_end_though_the_worker_is_killed(kafka: str, config: Path) -> None:
+    kills = [signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGKILL]
+    arguments = ["-m", "streams.cli", "worker", "--config", str(config)]
+    sent, reader, faults, code = run_with_faults(kafka, config, arguments, {}, kills, seed=11)
+    seen = reader.seen
+    lost = set(sent.good.values()) - seen.predictions.keys()
+    missing = sent.bad.keys() - seen.dead.keys()
+    print(
+        f"\n{EVENTS} events, faults {dict(faults.done)}: lost {len(lost)}, bad without dead letter {len(missing)}, "
+        f"dead letters {len(seen.dead)}, duplicates {seen.duplicates()}"
+    )
+    assert not lost
+    assert not missing
+    assert seen.dead.keys() == sent.bad.keys(), "a good event became a dead letter"
+    assert seen.predictions.keys() == set(sent.good.values())
+    assert code == 0
+    assert faults.done == {"SIGKILL": 3, "SIGTERM": 1}
+    assert all(len(set(ends)) == 1 for ends in seen.predictions.values()), "a redelivery changed an output"
+    for at, letters in seen.dead.items():
+        assert {letter["id"] for letter in letters} == {"/".join(map(str, at)) + "/dead-letter"}
+        assert base64.b64decode(letters[0]["value_base64"]) == sent.bad[at]
+
+
+def test_the_harness_sees_the_losses_of_a_naive_agent(kafka: str, config: Path, tmp_path: Path) -> None:
+    settings = load_settings(config)
+    env = {
+        "NAIVE_GROUP": settings.broker.group + "-naive",
+        "NAIVE_BOOTSTRAP": kafka,
+        "NAIVE_PREDICTIONS": settings.topics.predictions,
+        "NAIVE_TOPICS": ",".join(source.topic for source in settings.active_sources.values()),
+        "NAIVE_DATA": str(tmp_path / "naive"),
+    }
+    sent, reader, _, _ = run_with_faults(kafka, config, ["-m", "tests.kafka.naive_worker"], env, [], seed=11)
+    lost = set(sent.good.values()) - reader.seen.predictions.keys()
+    print(f"\nnaive agent, no fault but {len(sent.bad)} bad events: lost {len(lost)} of {len(sent.good)}")
+    assert lost, "the harness does not see loss"

@@ -1,0 +1,65 @@
+"""Which package may import which, held by reading every import, and by a worker that must not have torch."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+HEAVY = ("torch", "transformers", "sentence_transformers", "sklearn", "onnxscript", "peft")
+TRAINING_HALF = {"models.training", "models.export"}
+
+
+def imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: relative import"
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def modules(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", modules("models"), ids=lambda path: path.name)
+def test_models_never_imports_streams(path: Path) -> None:
+    assert not [name for name in imports(path) if name.split(".")[0] == "streams"]
+
+
+@pytest.mark.parametrize("path", modules("streams") + modules("models"), ids=lambda path: f"{path.parent.name}-{path.name}")
+def test_only_the_training_half_knows_torch(path: Path) -> None:
+    if f"{path.parent.name}.{path.stem}" not in TRAINING_HALF:
+        assert not [name for name in imports(path) if name.split(".")[0] in HEAVY]
+
+
+def test_a_worker_starts_without_the_training_libraries() -> None:
+    code = f"""
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in {HEAVY!r}:
+            raise ImportError('refused: ' + name)
+sys.meta_path.insert(0, Refuse())
+import streams.worker, streams.app, streams.live, streams.cli
+print([name for name in sys.modules if name.split('.')[0] in {HEAVY!r}])
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("path", modules("streams"), ids=lambda path: path.name)
+def test_no_agent_uses_what_loses_data(path: Path) -> None:
+    """`take()` and its kin acknowledge events that were not processed."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute):
+            assert node.attr not in {"take", "take_events", "take_with_timestamp", "noack_take"}, f"{path}:{node.lineno}"
+        assert not isinstance(node, ast.Import) or "pickle" not in [alias.name for alias in node.names]
