@@ -1,7 +1,7 @@
 """The worker's wiring, all in one place: sources, models, agents and outputs of one process.
 
-    source topic -> agent -> SourcePipeline -> predictions, alerts, routes, review, dead letters, observations
-    observations -> agent -> SurgePipeline  -> alerts, surge state
+source topic -> agent -> SourcePipeline -> predictions, alerts, routes, review, dead letters, observations
+observations -> agent -> SurgePipeline  -> alerts, surge state
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import faust
 
@@ -50,8 +50,7 @@ class Worker:
     @property
     def consumer(self) -> SliceConsumer:
         """The app's consumer, once the app has started."""
-        consumer: SliceConsumer = self.app.consumer
-        return consumer
+        return cast(SliceConsumer, self.app.consumer)
 
     def start_loops(self) -> list[asyncio.Task[None]]:
         """Run every loop; one that fails ends the process."""
@@ -76,7 +75,7 @@ def build_worker(settings: Settings, served: Mapping[str, Served]) -> Worker:
     loops: dict[str, Callable[[], Awaitable[None]]] = {f"score-{task}": one.run for task, one in scorers.items()}
 
     def finish(one: Slice) -> None:
-        one.finish(app.consumer)
+        one.finish(cast(SliceConsumer, app.consumer))
 
     for name, source in settings.active_sources.items():
         pipeline = SourcePipeline(

@@ -82,7 +82,7 @@ class MicroBatcher(Generic[T]):
                 return
 
     def _extend(self, tokens: int) -> None:
-        """Count one more item into the next batch, unless that batch is full; `_next_is_full` once no other can join."""
+        """Count one more item into the next batch, unless it is full."""
         if self._next_is_full:
             return
         longest = max(self._next_longest, tokens)

@@ -81,7 +81,7 @@ def embedded_broker(topics: Mapping[str, int]) -> Iterator[EmbeddedBroker]:
         try:
             library.rd_kafka_mock_group_initial_rebalance_delay_ms(cluster, 0)
             for name, partitions in topics.items():
-                if library.rd_kafka_mock_topic_create(cluster, name.encode(), partitions, 1):
+                if partitions < 1 or library.rd_kafka_mock_topic_create(cluster, name.encode(), partitions, 1):
                     raise BrokerError(f"the embedded broker refuses the topic {name!r} with {partitions} partitions")
             yield EmbeddedBroker(library.rd_kafka_mock_cluster_bootstraps(cluster).decode())
         finally:
@@ -209,12 +209,16 @@ class KafkaBroker:
         return self._root / "server.properties"
 
     @property
+    def _data(self) -> Path:
+        return self._root / "data"
+
+    @property
     def _log(self) -> Path:
         return self._root / "server.log"
 
     def _format(self, java: str, libs: Path) -> None:
         """Write its configuration, and make its data directory a KRaft one at the first start."""
-        data = self._root / "data"
+        data = self._data
         data.mkdir(parents=True, exist_ok=True)
         self._properties.write_text(_server_properties(self._port, self._controller_port, data), encoding="utf-8")
         if (data / "meta.properties").exists():
@@ -228,6 +232,7 @@ class KafkaBroker:
             raise BrokerError(f"{data} could not be made a Kafka data directory:\n{_tail(done.stderr + done.stdout)}")
 
     def _await_answer(self) -> None:
+        cluster_id = _value("cluster.id", self._data / "meta.properties")
         deadline = time.monotonic() + self._start_timeout_s
         quick = {"log_level": 0, "reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": 250}
         admin = AdminClient({"bootstrap.servers": self.bootstrap, **quick})
@@ -235,10 +240,13 @@ class KafkaBroker:
             if self.pid is None:
                 raise BrokerError(f"Apache Kafka ended while it started, on {self.bootstrap}:\n{self._log_tail()}")
             try:
-                if admin.list_topics(timeout=1).brokers:
-                    return
+                cluster = admin.list_topics(timeout=1)
             except confluent_kafka.KafkaException:
                 continue  # it waited for a second inside
+            if cluster.cluster_id != cluster_id:
+                raise BrokerError(f"port {self._port} is taken by another Kafka; stop it, or choose another port")
+            if cluster.brokers:
+                return
         raise BrokerError(
             f"Apache Kafka on {self.bootstrap} did not answer within {self._start_timeout_s:g} s:\n{self._log_tail()}"
         )
@@ -265,7 +273,6 @@ def kafka_libs() -> Path:
         raise BrokerError(f"`mvn` is not on the PATH, and Kafka's jars are not in {libs}. {_INSTALL['mvn']}")
     libs.parent.mkdir(parents=True, exist_ok=True)
     incoming = Path(tempfile.mkdtemp(prefix=".incoming-", dir=libs.parent))
-    # Its build directory is ours too: the folder of the pom may be read-only.
     options = ["-B", "-q", "-f", str(KAFKA_FILES / "pom.xml"), f"-DoutputDirectory={incoming}"]
     try:
         with _status(f"Fetching Apache Kafka {kafka_version()} with Maven (about 45 MB, once)"):
@@ -346,6 +353,11 @@ def _server_properties(port: int, controller_port: int, data: Path) -> str:
         "auto.create.topics.enable": "false",
     }
     return "".join(f"{key}={value}\n" for key, value in properties.items())
+
+
+def _value(key: str, properties: Path) -> str:
+    lines = properties.read_text(encoding="utf-8").splitlines()
+    return next(line.removeprefix(f"{key}=") for line in lines if line.startswith(f"{key}="))
 
 
 def _free_ports(count: int) -> list[int]:

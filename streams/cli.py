@@ -107,7 +107,7 @@ def worker(
 @app.command()
 def broker(
     kind: Annotated[str, typer.Argument(help="embedded or kafka")] = "embedded",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one (Kafka only).")] = 0,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Kafka only; a free one when left out.")] = None,
     data: Annotated[Path | None, typer.Option(help="Kafka's data directory; a temporary one when left out.")] = None,
     config: ConfigOption = None,
 ) -> None:
@@ -119,7 +119,7 @@ def broker(
     if kind == "embedded":
         running: Any = embedded_broker({one.name: one.partitions for one in wanted_topics(settings)})
     elif kind == "kafka":
-        running = KafkaBroker(port=port, data=data)
+        running = KafkaBroker(port=port, data_dir=data)
     else:
         raise typer.BadParameter(f"{kind!r} is not a broker; allowed: embedded, kafka")
     _interrupt_on_sigterm()
@@ -178,11 +178,11 @@ def check(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Verify configuration, broker, topics, models and device; say what to do about each failure."""
     from streams.checks import render, run_checks
 
-    checks = run_checks(load_settings(config))
+    checks = run_checks(load_settings(config), config)
     (err if as_json else out).print(render(checks))
     failed = [one for one in checks if one.ok is False]
     if as_json:
-        print(json.dumps({"ok": not failed, "checks": [one._asdict() for one in checks]}))
+        print(json.dumps({"ok": not failed, "checks": [dataclasses.asdict(one) for one in checks]}))
     raise typer.Exit(1 if failed else 0)
 
 

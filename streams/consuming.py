@@ -76,6 +76,7 @@ class Slice(ConsumerMessage):
 class SliceConsumer(driver.Consumer):
     """The consumer of a worker without tables: every topic is delivered in slices of at most `max_slice_events`."""
 
+    logger = logging.getLogger("faust.consumer")  # its comings and goings are Faust's, not ours
     max_slice_events = 256
     fetch_max_wait_ms = 500
 
@@ -89,7 +90,7 @@ class SliceConsumer(driver.Consumer):
 
     # ---- delivery
 
-    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Slice]]:
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Slice]]:  # noqa: ASYNC109 - as Faust declares it
         """Fetch records and yield them in slices, partitions in turn."""
         generation = self.app.consumer_generation_id
         records, active = await self._wait_next_records(timeout)
@@ -107,9 +108,7 @@ class SliceConsumer(driver.Consumer):
             self._slices.setdefault(tp, deque()).append(one)
             yield tp, one
 
-    def _cut(
-        self, records: dict[TP, list[Record]], active: set[TP] | None
-    ) -> Iterator[tuple[TP, Sequence[Record]]]:
+    def _cut(self, records: dict[TP, list[Record]], active: set[TP] | None) -> Iterator[tuple[TP, Sequence[Record]]]:
         size = self.max_slice_events
         waiting = deque(
             (tp, part, 0)
@@ -135,7 +134,7 @@ class SliceConsumer(driver.Consumer):
         self._read_offset[tp] = None
         return part
 
-    async def _wait_next_records(self, timeout: float) -> tuple[Any, set[TP] | None]:
+    async def _wait_next_records(self, timeout: float) -> tuple[Any, set[TP] | None]:  # noqa: ASYNC109
         """As stock, but when every partition is held back, wake up once a queue drains: stock sleeps a second."""
         if self.flow_active and self._buffered_partitions and not self._get_active_partitions():
             self._drained.clear()
@@ -226,6 +225,9 @@ class SliceConsumer(driver.Consumer):
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
+    logger = SliceConsumer.logger
+    consumer: SliceConsumer
+
     def _create_worker_consumer(self, transport: driver.Transport) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
         # Stock asks the broker to hold an empty fetch for 1.5 s; librdkafka's mock broker takes that literally.

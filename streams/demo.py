@@ -54,7 +54,7 @@ class Tally:
         """Note a record the broker has acknowledged; one it has not counts as never sent."""
         if error is not None:
             return
-        at = Coordinates(message.topic(), message.partition(), message.offset())
+        at = Coordinates.of(message)
         self.events += 1
         if at in self.early:
             self.early.discard(at)
@@ -105,7 +105,7 @@ class Demo:
     tally: Tally = field(default_factory=Tally)
 
     def __post_init__(self) -> None:
-        self._producer = Producer({"bootstrap.servers": self.bootstrap, "linger.ms": 2})
+        self._producer = Producer({"bootstrap.servers": self.bootstrap, "linger.ms": 2, "log_level": 0})
         self._consumer = _reader(self.bootstrap, self.settings)
         self._outputs = {
             getattr(self.settings.topics, name): name
@@ -127,7 +127,7 @@ class Demo:
             self._producer.poll(0)
             for message in self._consumer.consume(500, 0.02):
                 if message.error() is None:
-                    self.tally.on_output(self._outputs[message.topic()], orjson.loads(message.value()))
+                    self.tally.on_output(self._outputs[message.topic() or ""], orjson.loads(message.value() or b""))
 
     def wait_ready(self, on_wait: Callable[[float], None]) -> None:
         """Send one harmless event and wait for its prediction: the worker is up."""
@@ -176,7 +176,7 @@ def _sample_rows(settings: Settings) -> Iterator[tuple[float, str, dict[str, Any
 def _reader(bootstrap: str, settings: Settings) -> Consumer:
     consumer = Consumer(
         {"bootstrap.servers": bootstrap, "group.id": "streamgauge-demo", "enable.auto.commit": False,
-         "fetch.wait.max.ms": 20}
+         "fetch.wait.max.ms": 20, "log_level": 0}
     )  # fmt: skip
     names = ("predictions", "alerts", "routes", "review", "dead_letters")
     parts = range(settings.topics.partitions)

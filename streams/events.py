@@ -9,10 +9,11 @@ derives the JSON Schemas that `streamgauge schema` prints. Times on the wire are
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired, Self
 
+from confluent_kafka import Message
 from pydantic import Field, TypeAdapter
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 
 class NewsEvent(TypedDict):
@@ -54,6 +55,14 @@ class Coordinates(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.topic}/{self.partition}/{self.offset}"
+
+    @classmethod
+    def of(cls, message: Message) -> Self:
+        """Where a message that the broker has stored lies."""
+        topic, partition, offset = message.topic(), message.partition(), message.offset()
+        if topic is None or partition is None or offset is None:
+            raise ValueError("the message has no coordinates yet")
+        return cls(topic, partition, offset)
 
 
 @dataclass(frozen=True, slots=True)

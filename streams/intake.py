@@ -1,6 +1,6 @@
 """Raw records to events: every record gets exactly one verdict, an `Event` or a `Rejected`.
 
-Nothing of Faust decodes a byte. Every bound on hostile input is here: size, encoding, JSON, depth, types, lengths, time.
+Nothing of Faust decodes a byte. Every bound on hostile input is here: size, encoding, JSON, depth, types, length, time.
 """
 
 from __future__ import annotations
@@ -107,7 +107,10 @@ class Intake:
             raise _not_json(value, error) from None
         if not isinstance(body, dict):
             raise BadInput("WrongShape", f"a JSON object is expected, not {_kind(body)}")
-        if value.count(b"{") + value.count(b"[") > limits.max_depth and depth(body, limits.max_depth) > limits.max_depth:
+        if (
+            value.count(b"{") + value.count(b"[") > limits.max_depth
+            and depth(body, limits.max_depth) > limits.max_depth
+        ):
             raise BadInput("TooDeep", f"nested deeper than intake.max_depth = {limits.max_depth}")
         return body
 
@@ -221,7 +224,9 @@ def _label(found: Any, what: str, path: tuple[str, ...] | None) -> str:
         raise BadInput("WrongShape", f"field {'.'.join(path or ())!r} ({what}) must be a string or a whole number")
     text = str(found)
     if not 0 < len(text) <= MAX_ID_CHARS:
-        raise BadInput("WrongShape", f"field {'.'.join(path or ())!r} ({what}) must have 1 to {MAX_ID_CHARS} characters")
+        raise BadInput(
+            "WrongShape", f"field {'.'.join(path or ())!r} ({what}) must have 1 to {MAX_ID_CHARS} characters"
+        )
     return text
 
 

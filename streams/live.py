@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from models.classifier import Classifier
+import numpy as np
+from numpy.typing import NDArray
+
+from models.classifier import Classifier, Encoded
 from models.releases import find_release
 from models.tasks import Task, load_task
 from streams import metrics
@@ -17,12 +21,34 @@ log = logging.getLogger(__name__)
 _WARM_UP = ("warm up", "a somewhat longer text so that a second shape is compiled before the first event arrives")
 
 
+class TextClassifier(Protocol):
+    """What serving needs of a model; `models.classifier.Classifier` is one."""
+
+    @property
+    def release(self) -> str:
+        """The release's id."""
+        ...
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The order of the columns of `run`."""
+        ...
+
+    def encode(self, texts: Sequence[str]) -> list[Encoded]:
+        """Tokenise; a text longer than the model reads is cut and says so. Called on the tokeniser's thread."""
+        ...
+
+    def run(self, batch: Sequence[Encoded]) -> NDArray[np.float32]:
+        """Calibrated probabilities, [texts, labels]. Called on the model's thread."""
+        ...
+
+
 @dataclass(frozen=True)
 class Served:
     """A loaded classifier and what its task decides on its labels."""
 
     task: Task
-    classifier: Classifier
+    classifier: TextClassifier
 
     @property
     def release(self) -> str:

@@ -43,7 +43,10 @@ MODEL_FAILURES = _counter("model_failures_total", "Batches the model refused, be
 MODEL_INFO = _gauge("model_info", "1 for the release that serves a task", "task", "release", "device")
 
 OUTPUT_LATENCY_S = _histogram(
-    "event_to_output_seconds", "From the input's broker time stamp to the acknowledgement of its outputs", _LATENCY_S, "source"
+    "event_to_output_seconds",
+    "From the input's broker time stamp to the acknowledgement of its outputs",
+    _LATENCY_S,
+    "source",
 )
 PUBLISH_S = _histogram("publish_seconds", "From handing over to acknowledgement by the broker", _LATENCY_S, "source")
 LAG = _gauge("consumer_lag", "Records between the log end and the last finished one", "topic", "partition")

@@ -174,7 +174,8 @@ def _progress() -> Iterator[Any]:
     """A bar on standard error, as the callable that `models` takes: (what, done, in all)."""
     percentage = TextColumn("{task.percentage:>3.0f}%")
     columns = (TextColumn("{task.description}"), BarColumn(), percentage, TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         row = bar.add_task("start", total=None)
         yield lambda what, done, total: bar.update(row, description=what, completed=done, total=total)
 

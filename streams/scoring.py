@@ -57,8 +57,8 @@ class _Slots:
         self._missing = count
         self.done = done
 
-    def fill(self, index: int, outcome: Outcome) -> None:
-        self.outcomes[index] = outcome
+    def fill(self, place: int, outcome: Outcome) -> None:
+        self.outcomes[place] = outcome
         self._missing -= 1
         if not self._missing and not self.done.done():
             self.done.set_result([one for one in self.outcomes if one is not None])
@@ -66,7 +66,7 @@ class _Slots:
 
 class _Item(NamedTuple):
     slots: _Slots
-    index: int
+    place: int
     encoded: Encoded
 
 
@@ -113,8 +113,8 @@ class Scorer:
         encoded = await loop.run_in_executor(self._device.tokeniser, self.served.classifier.encode, texts)
         slots = _Slots(len(texts), done)
         now_s = self._clock()
-        for index, one in enumerate(encoded):
-            self._batcher.add(_Item(slots, index, one), len(one.ids), now_s)
+        for place, one in enumerate(encoded):
+            self._batcher.add(_Item(slots, place, one), len(one.ids), now_s)
         metrics.TEXTS_CUT.labels(self._task).inc(sum(one.cut for one in encoded))
         self._arrived.set()
         return done
@@ -142,7 +142,7 @@ class Scorer:
         metrics.QUEUE_WAIT_S.labels(task).observe(batch.waited_s)
         work = asyncio.get_running_loop().run_in_executor(self._device.model, self._outcomes, batch.items)
         for item, outcome in zip(batch.items, await work, strict=True):
-            item.slots.fill(item.index, outcome)
+            item.slots.fill(item.place, outcome)
 
     def _outcomes(self, items: Sequence[_Item]) -> list[Outcome]:
         """On the model thread: score, halving on failure (at most 2n - 1 runs for n items, log2 n deep)."""
@@ -162,6 +162,6 @@ class Scorer:
 
     def _probe(self, error: Exception) -> None:
         try:
-            self.served.classifier.classify(_PROBE)
+            self.served.classifier.run(self.served.classifier.encode(_PROBE))
         except Exception as again:
             raise ModelBroken(f"release {self.served.release} fails on a harmless text too: {again}") from error

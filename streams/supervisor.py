@@ -36,14 +36,14 @@ class _Child:
 def supervise(envs: list[Mapping[str, str]], grace_s: float) -> int:
     """Run one worker for each environment until told to stop.
 
-    A worker that ends is started again after a pause that doubles up to 30 s; exit code 2 (configuration) ends them all.
+    A worker that ends is started again after a pause that doubles up to 30 s; code 2 (configuration) ends them all.
 
     Args:
         envs: the environment of each worker.
         grace_s: after SIGTERM a worker has so long before it is killed; longer than its own deadline.
 
     Returns:
-        The exit code: 0 after a clean stop, 2 when a worker refused its configuration, else the worst of the workers'.
+        0 after a clean stop, 2 when a worker refused its configuration, else the worst of the workers' codes.
     """
     told_to_stop = threading.Event()
 
@@ -86,7 +86,7 @@ def _tend(child: _Child) -> int | None:
 
 def spawn(env: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """Start one worker process that dies with this one."""
-    return subprocess.Popen(  # noqa: S603 - our own interpreter and module
+    return subprocess.Popen(
         [sys.executable, "-m", "streams.worker"], env=dict(env), preexec_fn=_die_with_parent, start_new_session=True
     )
 

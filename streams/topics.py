@@ -7,6 +7,7 @@ to other partitions, so it is for a person to decide.
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -24,6 +25,7 @@ from streams.security import librdkafka_config
 from streams.settings import Settings
 
 CONNECT_TIMEOUT_S = 5.0
+ATTEMPT_S = 0.5
 REQUEST_TIMEOUT_S = 30.0
 HOUR_MS = 3_600_000
 DEAD_LETTER_MAX_BYTES = 8 << 20  # the largest event (5 MB) in base64, its headers and the reason
@@ -106,23 +108,23 @@ def connect(settings: Settings, timeout_s: float = CONNECT_TIMEOUT_S) -> tuple[A
 
     Raises BrokerError naming the address and what librdkafka met, SecurityError for unusable credentials.
     """
-    met: list[str] = []
-
-    def remember(error: KafkaError) -> None:
-        met.append(error.str())
-
+    met: list[KafkaError] = []
     config = librdkafka_config(settings.broker)
-    config |= {"error_cb": remember, "log_level": 0}
+    config |= {"error_cb": met.append, "log_level": 0}
     admin = AdminClient(config)
-    try:
-        return admin, admin.list_topics(timeout=timeout_s)
-    except KafkaException as error:
-        admin.poll(0.1)  # delivers what the callback should know
-        reason = next((text for text in met if "brokers are down" not in text), error.args[0].str())
-        raise BrokerError(
-            f"broker.bootstrap: {settings.broker.bootstrap} does not answer within {timeout_s:g} s ({reason}); "
-            "start Kafka there, or set broker.bootstrap"
-        ) from None
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            return admin, admin.list_topics(timeout=min(timeout_s, ATTEMPT_S))
+        except KafkaException as error:
+            admin.poll(0)  # delivers what the callback should know
+            down = any(one.code() == KafkaError._ALL_BROKERS_DOWN for one in met)  # each was tried once
+            if down or time.monotonic() >= deadline:
+                causes = [one.str() for one in met if one.code() != KafkaError._ALL_BROKERS_DOWN]
+                raise BrokerError(
+                    f"broker.bootstrap: {settings.broker.bootstrap} does not answer "
+                    f"({causes[0] if causes else error.args[0].str()}); start Kafka there, or set broker.bootstrap"
+                ) from None
 
 
 def is_embedded(cluster: ClusterMetadata) -> bool:
@@ -146,6 +148,7 @@ def create_topics(settings: Settings) -> list[TopicOutcome]:
         requests = [NewTopic(s.name, s.partitions, s.replication, config=dict(s.config)) for s in missing]
         futures = admin.create_topics(requests, request_timeout=REQUEST_TIMEOUT_S)
         made = {spec.name: _created(spec, futures[spec.name].result, len(cluster.brokers)) for spec in missing}
+        _await_visible(admin, {name for name, outcome in made.items() if outcome.state == "created"})
     return [made[spec.name] if spec.name in made else _existing(spec, cluster) for spec in specs]
 
 
@@ -193,6 +196,15 @@ def _existing(spec: TopicSpec, cluster: ClusterMetadata) -> TopicOutcome:
         "add partitions with kafka-topics.sh --alter while nothing is in flight (keys move to other partitions)"
     )
     return TopicOutcome(spec.name, "too-few-partitions", detail, todo)
+
+
+def _await_visible(admin: AdminClient, names: set[str]) -> None:
+    """The controller answers before its brokers know: wait until a worker started now would see the topics."""
+    deadline = time.monotonic() + REQUEST_TIMEOUT_S
+    while not names <= set(admin.list_topics(timeout=REQUEST_TIMEOUT_S).topics):
+        if time.monotonic() >= deadline:
+            raise BrokerError(f"made, but not shown by the brokers after {REQUEST_TIMEOUT_S:g} s: {', '.join(names)}")
+        time.sleep(0.05)
 
 
 def _created(spec: TopicSpec, result: Callable[[], Any], brokers: int) -> TopicOutcome:

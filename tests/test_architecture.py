@@ -34,7 +34,9 @@ def test_models_never_imports_streams(path: Path) -> None:
     assert not [name for name in imports(path) if name.split(".")[0] == "streams"]
 
 
-@pytest.mark.parametrize("path", modules("streams") + modules("models"), ids=lambda path: f"{path.parent.name}-{path.name}")
+@pytest.mark.parametrize(
+    "path", modules("streams") + modules("models"), ids=lambda path: f"{path.parent.name}-{path.name}"
+)
 def test_only_the_training_half_knows_torch(path: Path) -> None:
     if f"{path.parent.name}.{path.stem}" not in TRAINING_HALF:
         assert not [name for name in imports(path) if name.split(".")[0] in HEAVY]
@@ -61,5 +63,7 @@ def test_no_agent_uses_what_loses_data(path: Path) -> None:
     """`take()` and its kin acknowledge events that were not processed."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Attribute):
-            assert node.attr not in {"take", "take_events", "take_with_timestamp", "noack_take"}, f"{path}:{node.lineno}"
+            assert node.attr not in {"take", "take_events", "take_with_timestamp", "noack_take"}, (
+                f"{path}:{node.lineno}"
+            )
         assert not isinstance(node, ast.Import) or "pickle" not in [alias.name for alias in node.names]

@@ -23,6 +23,8 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 
+from streams.events import Coordinates
+
 ROOT = Path(__file__).parents[2]
 BAD = (
     b"\xff\xfe\x00 not utf-8",
@@ -34,15 +36,14 @@ BAD = (
     b'{"id": "x", "a": ' + b"[" * 60 + b"]" * 60 + b"}",
     b'{"id": "x", "text": 17}',
 )
-At = tuple[str, int, int]
 
 
 @dataclass
 class Sent:
     """What the broker has taken, by coordinates."""
 
-    good: dict[At, str] = field(default_factory=dict)  # event id
-    bad: dict[At, bytes] = field(default_factory=dict)  # the bytes
+    good: dict[Coordinates, str] = field(default_factory=dict)  # event id
+    bad: dict[Coordinates, bytes] = field(default_factory=dict)  # the bytes
 
 
 @dataclass
@@ -50,16 +51,15 @@ class Seen:
     """What came out: by event id, or by coordinates of the input, what must repeat on redelivery."""
 
     predictions: dict[str, list[tuple[str, str]]] = field(default_factory=dict)  # (output id, label)
-    dead: dict[At, list[Mapping[str, Any]]] = field(default_factory=dict)
+    dead: dict[Coordinates, list[Mapping[str, Any]]] = field(default_factory=dict)
 
     def duplicates(self) -> int:
         """How many outputs came more than once."""
-        return sum(len(ends) - 1 for ends in (*self.predictions.values(), *self.dead.values()))
+        ends = [len(one) for one in self.predictions.values()] + [len(one) for one in self.dead.values()]
+        return sum(ends) - len(ends)
 
 
-def send_events(
-    bootstrap: str, topics: Sequence[str], count: int, bad_share: float, seconds: float, seed: int
-) -> Sent:
+def send_events(bootstrap: str, topics: Sequence[str], count: int, bad_share: float, seconds: float, seed: int) -> Sent:
     """Send numbered events over the topics in turn, spread over some seconds; returns once all are acknowledged."""
     rng = random.Random(seed)
     bad = set(rng.sample(range(count), int(count * bad_share)))
@@ -69,7 +69,7 @@ def send_events(
     def reporter(number: int, value: bytes) -> Callable[[KafkaError | None, Message], None]:
         def report(error: KafkaError | None, message: Message) -> None:
             assert error is None, error
-            at = (message.topic(), message.partition(), message.offset())
+            at = Coordinates.of(message)
             if number in bad:
                 sent.bad[at] = value
             else:
@@ -105,9 +105,7 @@ class Reader(threading.Thread):
         self.seen = Seen()
         self._predictions = predictions
         self._stopping = threading.Event()
-        self._consumer = Consumer(
-            {"bootstrap.servers": bootstrap, "group.id": "verifier", "enable.auto.commit": False}
-        )
+        self._consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "verifier", "enable.auto.commit": False})
         self._consumer.assign(
             [TopicPartition(topic, part, 0) for topic in (predictions, dead_letters) for part in range(partitions)]
         )
@@ -120,12 +118,13 @@ class Reader(threading.Thread):
         self._consumer.close()
 
     def _take(self, message: Message) -> None:
-        value = json.loads(message.value())
+        value = json.loads(message.value() or b"")
         if message.topic() == self._predictions:
             self.seen.predictions.setdefault(value["event_id"], []).append((value["id"], value["label"]))
         else:
             source = value["source"]
-            self.seen.dead.setdefault((source["topic"], source["partition"], source["offset"]), []).append(value)
+            at = Coordinates(source["topic"], source["partition"], source["offset"])
+            self.seen.dead.setdefault(at, []).append(value)
 
     def wait_for(self, sent: Sent, timeout_s: float) -> None:
         """Wait until every input has an end, or the time is over; then stop reading."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from typing import Any
 
 import orjson
 import pytest
@@ -26,12 +27,12 @@ SOURCE = Source(
 )  # fmt: skip
 
 
-def verdict(value: bytes | None, source: Source = SOURCE, **record: object) -> Event | Rejected:
-    (one,) = Intake("news", source, LIMITS).decode([FakeRecord(value, **record)], NOW_S)  # type: ignore[arg-type]
+def verdict(value: bytes | None, **record: Any) -> Event | Rejected:
+    (one,) = Intake("news", SOURCE, LIMITS).decode([FakeRecord(value, **record)], NOW_S)
     return one
 
 
-def event(body: dict[str, object], **record: object) -> Event:
+def event(body: dict[str, object], **record: Any) -> Event:
     one = verdict(orjson.dumps(body), **record)
     assert isinstance(one, Event), one
     return one
@@ -39,7 +40,13 @@ def event(body: dict[str, object], **record: object) -> Event:
 
 def test_a_whole_event() -> None:
     got = event(
-        {"id": 7, "ts": "2026-02-28T12:00:00Z", "title": " Up ", "body": {"text": "more"}, "symbols": ["ABC", "XY", "ABC"]}
+        {
+            "id": 7,
+            "ts": "2026-02-28T12:00:00Z",
+            "title": " Up ",
+            "body": {"text": "more"},
+            "symbols": ["ABC", "XY", "ABC"],
+        }
     )
     assert got == Event(
         source="news", at=Coordinates("news", 0, 0), event_id="7", event_time_s=1_772_280_000.0,
@@ -134,7 +141,9 @@ hostile = (
 
 @given(st.lists(hostile, max_size=5), st.none() | st.binary(), st.none() | st.integers(-(2**63), 2**63 - 1))
 @example([b'{"title":"x","ts":1e308}'], b"\xff", 2**63 - 1)
-def test_any_bytes_get_exactly_one_verdict(values: list[bytes | None], key: bytes | None, timestamp: int | None) -> None:
+def test_any_bytes_get_exactly_one_verdict(
+    values: list[bytes | None], key: bytes | None, timestamp: int | None
+) -> None:
     records = [FakeRecord(value, offset, key=key, timestamp=timestamp) for offset, value in enumerate(values)]
     verdicts = Intake("news", SOURCE, LIMITS).decode(records, NOW_S)
     assert [one.at.offset for one in verdicts] == list(range(len(values)))

@@ -1,0 +1,63 @@
+"""Brokers for the tests: `embedded` for speed, `kafka` for every claim about delivery."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from streams.broker import EmbeddedBroker, KafkaBroker, embedded_broker, kafka_unavailable
+from streams.settings import Settings, load_settings
+
+# Taken out of the environment: with this prefix it would be read as a setting, and refused as one there is not.
+KAFKA_IS_REQUIRED = os.environ.pop("STREAMGAUGE_REQUIRE_KAFKA", "") == "1"
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[KafkaBroker]:
+    """One Apache Kafka for all tests marked `kafka`; nobody stops it."""
+    if reason := kafka_unavailable():
+        message = f"{reason} Then: pytest -m kafka"
+        if KAFKA_IS_REQUIRED:
+            pytest.fail(f"STREAMGAUGE_REQUIRE_KAFKA=1, but {message}", pytrace=False)
+        pytest.skip(message)
+    with KafkaBroker() as broker:
+        yield broker
+
+
+@pytest.fixture
+def embedded() -> Iterator[EmbeddedBroker]:
+    """An empty embedded broker of the test's own; topics appear at their first use, with four partitions."""
+    with embedded_broker({}) as broker:
+        yield broker
+
+
+@pytest.fixture
+def unique() -> Callable[[str], str]:
+    """Makes a name that no other test uses, for topics and groups on a shared broker: unique("news")."""
+    return lambda name: f"{name}-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def settings_at(unique: Callable[[str], str]) -> Callable[..., Settings]:
+    """Makes settings for a broker, with topic names of the test's own: settings_at(bootstrap, replication=3)."""
+
+    def make(bootstrap: str, **topics: int) -> Settings:
+        shipped = load_settings(env={})
+        suffix = unique("")
+        names = shipped.topics.model_dump()
+        renamed = {key: value + suffix if isinstance(value, str) else value for key, value in names.items()}
+        sources = {
+            name: source.model_copy(update={"topic": source.topic + suffix}) for name, source in shipped.sources.items()
+        }
+        return shipped.model_copy(
+            update={
+                "broker": shipped.broker.model_copy(update={"bootstrap": bootstrap, "group": unique("group")}),
+                "topics": shipped.topics.model_copy(update=renamed | topics),
+                "sources": sources,
+            }
+        )
+
+    return make
