@@ -31,7 +31,8 @@ from rich.console import Console
 
 from models.releases import home
 
-KAFKA_FILES = Path(__file__).parents[1] / "deploy" / "kafka"
+_INSTALLED = Path(__file__).with_name("kafka")
+KAFKA_FILES = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[1] / "deploy" / "kafka"
 MIN_JAVA = 17
 FETCH_TIMEOUT_S = 900.0  # 45 MB over a slow line
 STOP_TIMEOUT_S = 20.0

@@ -134,6 +134,12 @@ class SurgeSettings(Section):
     lateness_s: float = Field(ge=0)
     max_entities: int = Field(ge=1, le=1_000_000)
 
+    @model_validator(mode="after")
+    def _resolves_below_where_it_opens(self) -> Self:
+        if self.resolve_ratio >= self.ratio:
+            raise ValueError(f"resolve_ratio = {self.resolve_ratio:g} must be below ratio = {self.ratio:g}")
+        return self
+
 
 class MetricsSettings(Section):
     """Where Prometheus scrapes; loopback unless said otherwise. Port 0 takes a free one."""

@@ -17,7 +17,7 @@ Severity = Literal["low", "medium", "high"]
 
 
 class SurgeCounts(TypedDict):
-    """The window in numbers: `ratio` is hits / expected, `p_value` is P(X >= hits) for X ~ Poisson(expected)."""
+    """The window in numbers: `ratio` is hits / expected, `p_value` the chance of so many hits or more."""
 
     hits: int
     total: int
@@ -42,9 +42,10 @@ def count_window(
     """The numbers of the window from `window_from_s` on, against the baseline before it.
 
     Expected = (baseline hits + 1/2) / baseline length x window length: the posterior mean of a Poisson rate under
-    Jeffreys' prior (Gelman et al., Bayesian Data Analysis, 3rd ed., sections 2.6 and 2.8). The length counts from
-    `history_from_s`, where the partition's log begins, as an entity that was not in the log had no hits; it is one
-    window at least.
+    Jeffreys' prior. The chance is that of the posterior predictive distribution, a negative binomial of shape
+    baseline hits + 1/2, so that a short baseline counts as the little evidence that it is (Gelman et al., Bayesian
+    Data Analysis, 3rd ed., sections 2.6 to 2.8). The length counts from `history_from_s`, where the partition's log
+    begins, as an entity that was not in the log had no hits; it is one window at least.
 
     Args:
         settings: of the detector.
@@ -60,12 +61,13 @@ def count_window(
             total += bucket_total
         elif start_s >= window_from_s - baseline_s(settings):
             past_hits += bucket_hits
-    expected = (past_hits + PRIOR_HITS) / length_s * window_s(settings)
+    shape = past_hits + PRIOR_HITS
+    expected = shape / length_s * window_s(settings)
     return {
         "hits": hits,
         "total": total,
         "expected": expected,
-        "p_value": poisson_tail(hits, expected),
+        "p_value": negative_binomial_tail(hits, shape, expected),
         "ratio": hits / expected,
     }
 
@@ -90,16 +92,24 @@ def severity(settings: SurgeSettings, ratio: float) -> Severity:
     return "high" if times >= 4 else "medium" if times >= 2 else "low"
 
 
-def poisson_tail(hits: int, expected: float) -> float:
-    """P(X >= hits) for X ~ Poisson(expected), expected > 0; sums the shorter side, from its largest term outwards."""
+def negative_binomial_tail(hits: int, shape: float, mean: float) -> float:
+    """P(X >= hits) for X negative binomial; sums the shorter side, from its largest term outwards.
+
+    Args:
+        hits: any.
+        shape: of the Gamma mixture of Poissons, > 0; the larger, the nearer to a Poisson.
+        mean: > 0.
+    """
     if hits <= 0:
         return 1.0
-    above = hits > expected
+    share = mean / (shape + mean)
+    above = hits > mean
     start = hits if above else hits - 1
-    factors: Iterable[float] = (n / expected for n in range(start, 0, -1))
+    factors: Iterable[float] = (n / (share * (n - 1 + shape)) for n in range(start, 0, -1))
     if above:
-        factors = (expected / n for n in itertools.count(hits + 1))
-    term = total = math.exp(start * math.log(expected) - expected - math.lgamma(start + 1))
+        factors = (share * (n - 1 + shape) / n for n in itertools.count(hits + 1))
+    ways = math.lgamma(start + shape) - math.lgamma(shape) - math.lgamma(start + 1)
+    term = total = math.exp(ways + shape * math.log1p(-share) + start * math.log(share))
     for factor in factors:
         term *= factor
         total += term

@@ -57,6 +57,7 @@ def test_settings_are_frozen() -> None:
         ("[topics]\nalerts = 'routes'\n", ["share one topic"]),
         ("[broker]\nusername = 'me'\n", ["broker", "password"]),
         ("[broker]\nusername = 'me'\npassword = 'hunter2'\n", ["tls = true"]),
+        ("[surge]\nratio = 1.2\n", ["surge", "resolve_ratio", "my.toml"]),
         ("not toml", ["my.toml", "TOML"]),
     ],
 )
