@@ -1,0 +1,56 @@
+"""What can go wrong with a model, as one tree, so that a caller can catch broadly or narrowly.
+
+ModelError
+├── BadDataset          a data file or a list of examples cannot be learned from or graded on
+├── BadTask             a task file or task name is wrong
+├── BadBase             a base encoder cannot be found or read
+├── ReleaseNotFound     no release answers to this task and reference
+├── ReleaseExists       the destination already holds something else
+├── IntegrityError      a release's file is missing, or is not the one its manifest names
+├── ExportMismatch      the exported graph does not give the checkpoint's scores
+├── DeviceUnavailable   the device asked for is not there
+└── MissingExtra        an optional dependency is not installed
+"""
+
+
+class ModelError(Exception):
+    """Anything in `models` that a user can put right; its text says what is wrong and what to do."""
+
+
+class BadDataset(ModelError):
+    """A data file or a list of examples cannot be learned from or graded on."""
+
+
+class BadTask(ModelError):
+    """A task file or a task name is wrong."""
+
+
+class BadBase(ModelError):
+    """A base encoder cannot be found or read."""
+
+
+class ReleaseNotFound(ModelError):
+    """No release answers to this task and reference."""
+
+
+class ReleaseExists(ModelError):
+    """The destination already holds something else; releases are never overwritten."""
+
+
+class IntegrityError(ModelError):
+    """A release's file is missing, or is not the one its manifest names."""
+
+
+class ExportMismatch(ModelError):
+    """The exported graph does not give the checkpoint's scores."""
+
+
+class DeviceUnavailable(ModelError):
+    """The device asked for is not there or not usable."""
+
+
+class MissingExtra(ModelError):
+    """An optional dependency is not installed."""
+
+
+TRAIN_EXTRA = 'pip install "streamgauge[train]"'

@@ -1,0 +1,224 @@
+"""Releases: immutable directories of a model, its tokenizer and a manifest that says where both come from.
+
+    home()/releases/<task>/<release>/{model.onnx, tokenizer.json, manifest.json}
+    home()/starter/<task>/<key>/...      the starter models, see `models.starter`
+
+A release becomes visible by one rename, whole; names that start with a dot are work in progress and never looked at.
+"""
+
+import hashlib
+import logging
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from models.errors import IntegrityError, ReleaseExists, ReleaseNotFound
+
+MODEL = "model.onnx"
+TOKENIZER = "tokenizer.json"
+MANIFEST = "manifest.json"
+
+MAX_MANIFEST_BYTES = 4 << 20
+MAX_FILE_BYTES = 2 << 30  # what one ONNX file can hold at most
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]  # no way out of the directory
+
+log = logging.getLogger(__name__)
+
+
+class Base(BaseModel):
+    """The encoder a release was fine-tuned from."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    sha256: Sha256
+
+
+class Data(BaseModel):
+    """The examples a release was trained on, `rows` of them after checking."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    sha256: Sha256
+    rows: int
+
+
+class Manifest(BaseModel):
+    """What a release is and where it comes from; `labels` is the order of the score columns."""
+
+    model_config = ConfigDict(frozen=True)
+
+    release: str = Field(min_length=1)
+    task: str
+    labels: tuple[str, ...] = Field(min_length=2)
+    max_tokens: int = Field(ge=4, le=8192)
+    temperature: float = Field(gt=0, description="logits are divided by it before the softmax")
+    base: Base
+    data: Data
+    metrics: dict[str, Any]
+    versions: dict[str, str]
+    created_at: datetime
+    files: dict[FileName, Sha256]
+    method: str
+    seed: int
+    recipe: str
+
+
+def home() -> Path:
+    """Where releases live: $STREAMGAUGE_HOME, or ~/.cache/streamgauge."""
+    return Path(os.environ.get("STREAMGAUGE_HOME") or Path.home() / ".cache" / "streamgauge")
+
+
+def release_id(task: str, created_at: datetime, files: dict[str, str], data_sha256: str) -> str:
+    """Such as `risk-20261122-1a2b3c4d`: task, day, and a hash over the files and the training data."""
+    content = "\n".join([*(f"{name} {files[name]}" for name in sorted(files)), data_sha256])
+    return f"{task}-{created_at:%Y%m%d}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file. Raises IntegrityError when it is missing or larger than MAX_FILE_BYTES."""
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise IntegrityError(f"{path}: larger than {MAX_FILE_BYTES} bytes")
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise IntegrityError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def write_manifest(directory: Path, manifest: Manifest) -> None:
+    """Write `manifest.json`: indented, so that a person can read it."""
+    (directory / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """Read a release's manifest. Raises IntegrityError when it is missing or malformed."""
+    path = directory / MANIFEST
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_MANIFEST_BYTES + 1)
+    except OSError as error:
+        raise IntegrityError(f"{path}: cannot be read: {error.strerror}; is {directory} a release?") from error
+    if len(content) > MAX_MANIFEST_BYTES:
+        raise IntegrityError(f"{path}: larger than {MAX_MANIFEST_BYTES} bytes")
+    try:
+        return Manifest.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "(file)"
+        raise IntegrityError(f"{path}: {field}: {first['msg']}") from error
+
+
+def verify(directory: Path) -> Manifest:
+    """Check every file of a release against its manifest's hash.
+
+    Raises IntegrityError naming the first file that is missing, changed or not listed though a release needs it.
+    """
+    manifest = read_manifest(directory)
+    for name in (MODEL, TOKENIZER):
+        if name not in manifest.files:
+            raise IntegrityError(f"{directory / MANIFEST}: files: {name} is not listed")
+    for name, expected in manifest.files.items():
+        found = file_sha256(directory / name)
+        if found != expected:
+            raise IntegrityError(
+                f"{directory / name}: is not the file this release was made with (sha256 {found[:12]}..., the manifest"
+                f" says {expected[:12]}...); train the release again or restore the file"
+            )
+    return manifest
+
+
+@contextmanager
+def workplace(folder: Path) -> Iterator[Path]:
+    """A hidden directory in `folder` to build a release in, gone at the end unless it was published."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tmp_dir = Path(tempfile.mkdtemp(prefix=".release-", dir=folder))
+    try:
+        yield tmp_dir
+    finally:
+        shutil.rmtree(tmp_dir, ignore_errors=True)
+
+
+def publish(tmp_dir: Path, dest: Path) -> Path:
+    """Make a finished directory visible as the release `dest`, by one rename on the same file system.
+
+    The files and both directories are flushed to disk around it, so after a crash `dest` is whole or absent.
+    Publishing what is there already changes nothing. Raises ReleaseExists when `dest` holds anything else.
+    """
+    manifest = verify(tmp_dir)
+    for path in (*tmp_dir.iterdir(), tmp_dir):
+        _flush(path)
+    dest.parent.mkdir(parents=True, exist_ok=True)
+    tmp_dir.chmod(0o755)  # mkdtemp makes it the owner's alone; a worker may run as another user
+    try:
+        tmp_dir.rename(dest)  # onto an empty directory too, but never onto a full one
+    except OSError as error:
+        if dest.is_dir() and (dest / MANIFEST).is_file() and read_manifest(dest).files == manifest.files:
+            return dest
+        raise ReleaseExists(f"{dest}: cannot become a release: {error.strerror}; choose another directory") from error
+    _flush(dest.parent)
+    return dest
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def find_release(task: str, ref: str | None = None) -> Path:
+    """The directory of a release: None is the task's newest, else a release id, else a directory.
+
+    With None, a release that was trained goes before the starter model, however old it is.
+    Raises ReleaseNotFound saying what there is and which command makes one.
+    """
+    if ref is None:
+        for room in ("releases", "starter"):
+            if found := _releases(home() / room / task):
+                return max(found, key=lambda item: (item[1].created_at, item[1].release))[0]
+        raise ReleaseNotFound(_not_found(task, f"task {task!r} has no release yet"))
+    if os.sep in ref or (Path(ref) / MANIFEST).is_file():
+        manifest = read_manifest(Path(ref))
+        if manifest.task != task:
+            raise ReleaseNotFound(f"{ref}: a release of task {manifest.task!r}, not of {task!r}")
+        return Path(ref)
+    for directory, manifest in _all(task):
+        if manifest.release == ref:
+            return directory
+    raise ReleaseNotFound(_not_found(task, f"task {task!r} has no release {ref!r}, and it is no release directory"))
+
+
+def _all(task: str) -> list[tuple[Path, Manifest]]:
+    return _releases(home() / "releases" / task) + _releases(home() / "starter" / task)
+
+
+def _releases(folder: Path) -> list[tuple[Path, Manifest]]:
+    found = []
+    for directory in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if directory.name.startswith(".") or not directory.is_dir():
+            continue
+        try:
+            found.append((directory, read_manifest(directory)))
+        except IntegrityError as error:
+            log.warning("not a release, left out: %s", error)
+    return found
+
+
+def _not_found(task: str, problem: str) -> str:
+    present = ", ".join(manifest.release for _, manifest in _all(task)) or "none"
+    # A task name is safe to print into a command only when it is one.
+    name = task if re.fullmatch(r"[\w-]+", task) else "TASK"
+    return f"{problem} (present: {present}); make one with: streamgauge train {name} --data FILE.jsonl"

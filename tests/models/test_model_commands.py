@@ -1,0 +1,166 @@
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from models import releases
+from models.datasets import Example
+from streams import model_commands
+from streams.model_commands import MAX_TEXT_BYTES, read_lines
+from tests.models.tiny import make_examples
+
+DataFile = Callable[[str, list[Example]], Path]
+
+app = typer.Typer()
+for command in (model_commands.train, model_commands.evaluate, model_commands.classify):
+    app.command()(command)
+
+ROOT = Path(model_commands.__file__).parents[1]
+WITHOUT_TORCH = """
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"torch", "transformers", "peft", "onnx", "sklearn"}:
+            raise ImportError(f"{name} is not installed here")
+
+sys.meta_path.insert(0, Refuse())
+import typer
+from streams import model_commands
+app = typer.Typer()
+for command in (model_commands.train, model_commands.evaluate, model_commands.classify):
+    app.command()(command)
+app()
+"""
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("STREAMGAUGE_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def without_torch(*args: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", WITHOUT_TORCH, *args],
+        input=stdin,
+        capture_output=True,
+        cwd=ROOT,
+        check=False,
+    )
+
+
+def test_train_then_evaluate(tiny_base: Path, data_file: DataFile, home: Path) -> None:
+    data, dev = data_file("train.jsonl", make_examples(80)), data_file("dev.jsonl", make_examples(20, start=500))
+    run = CliRunner().invoke(
+        app,
+        ["train", "tone", "--data", str(data), "--base", str(tiny_base), "--epochs", "1", "--method", "head", "--json"],
+    )
+    assert run.exit_code == 0, run.output
+    result = json.loads(run.stdout)
+    assert (result["task"], result["labels"], result["rows"]) == ("tone", ["bad", "good"], 80)
+    assert Path(result["directory"]) == home / "releases" / "tone" / result["release"]
+    assert releases.verify(Path(result["directory"])).method == "head"
+    for release in ([], ["--release", result["release"]], ["--release", result["directory"]]):
+        run = CliRunner().invoke(app, ["evaluate", "tone", "--data", str(dev), *release, "--json"])
+        assert run.exit_code == 0, run.output
+        found = json.loads(run.stdout)
+        keys = {"task", "release", "n", "accuracy", "macro_f1", "ece", "per_label", "latency"}
+        assert set(found) == keys
+        assert (found["release"], found["n"]) == (result["release"], 20)
+
+
+def test_tables_for_people(tiny_release: Path, data_file: DataFile) -> None:
+    data = data_file("dev.jsonl", make_examples(20))
+    run = CliRunner().invoke(
+        app, ["evaluate", "tone", "--data", str(data), "--release", str(tiny_release), "--abstain"]
+    )
+    assert run.exit_code == 0, run.output
+    for word in ("precision", "good", "accuracy", "ECE", "decided without a person (score from 0.5 on)"):
+        assert word in run.stdout
+
+
+def test_evaluate_and_classify_run_without_torch(tiny_release: Path, data_file: DataFile) -> None:
+    data = data_file("dev.jsonl", make_examples(20))
+    run = without_torch("evaluate", "tone", "--data", str(data), "--release", str(tiny_release), "--abstain", "--json")
+    assert (run.returncode, run.stderr) == (0, b"")
+    assert {"coverage", "selective_accuracy"} < set(json.loads(run.stdout))
+    run = without_torch("classify", "tone", "--release", str(tiny_release), stdin=b"profit 201\nloss 200\n")
+    assert (run.returncode, run.stderr) == (0, b"")
+    rows = [json.loads(line) for line in run.stdout.splitlines()]
+    assert [(row["text"], row["label"]) for row in rows] == [("profit 201", "good"), ("loss 200", "bad")]
+    assert all(row["score"] == max(row["scores"].values()) for row in rows)
+    run = without_torch("train", "tone", "--data", str(data))
+    assert run.returncode == 2
+    assert b'training needs the train extra: pip install "streamgauge[train]"' in run.stderr
+
+
+def test_classify_passes_over_what_is_no_text(tiny_release: Path) -> None:
+    stdin = b"profit\n\n\xff\xfe\n" + b"x" * (MAX_TEXT_BYTES + 5) + b"\nloss"
+    run = CliRunner().invoke(app, ["classify", "tone", "--release", str(tiny_release)], input=stdin)
+    assert run.exit_code == 1
+    assert [json.loads(line)["text"] for line in run.stdout.splitlines()] == ["profit", "loss"]
+    assert run.stderr.splitlines() == [
+        "line 2: empty, passed over",
+        "line 3: not UTF-8 (invalid start byte at byte 1), passed over",
+        f"line 4: longer than {MAX_TEXT_BYTES} bytes, passed over",
+    ]
+
+
+def test_classify_keeps_order_over_many_batches(tiny_release: Path) -> None:
+    texts = [example.text for example in make_examples(700)]
+    run = CliRunner().invoke(app, ["classify", "tone", "--release", str(tiny_release)], input="\n".join(texts))
+    assert run.exit_code == 0
+    assert [json.loads(line)["text"] for line in run.stdout.splitlines()] == texts
+
+
+def test_a_long_line_is_never_held_whole() -> None:
+    class Endless(io.RawIOBase):
+        left = 50 * MAX_TEXT_BYTES
+        largest = 0
+
+        def readline(self, size: int | None = -1, /) -> bytes:
+            assert size is not None
+            assert 0 < size <= MAX_TEXT_BYTES + 1
+            self.left -= size
+            return b"x" * size if self.left > 0 else b""
+
+    lines = list(read_lines(Endless()))  # type: ignore[arg-type]
+    assert [(line.number, line.problem) for line in lines] == [(1, f"longer than {MAX_TEXT_BYTES} bytes")]
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        (["evaluate", "tone", "--data", "absent.jsonl"], 2, "task 'tone' has no release yet"),
+        (["evaluate", "tone", "--data", "absent.jsonl", "--release", "RELEASE"], 2, "absent.jsonl: cannot be read"),
+        (["evaluate", "risk", "--data", "absent.jsonl", "--release", "RELEASE"], 2, "a release of task 'tone'"),
+        (["evaluate", "Tone!", "--data", "absent.jsonl"], 2, "'Tone!' is no task name"),
+        (["classify", "tone", "--release", "nothing/here"], 1, "nothing/here/manifest.json: cannot be read"),
+        (["train", "tone", "--data", "absent.jsonl"], 2, "absent.jsonl: cannot be read"),
+        (["train", "tone", "--data", "absent.jsonl", "--out", "RELEASE"], 2, "is there already"),
+        (["train", "tone", "--data", "absent.jsonl", "--method", "magic"], 2, "magic"),
+        (["train", "tone"], 2, "--data"),
+    ],
+)
+def test_errors_say_what_and_exit(tiny_release: Path, args: list[str], code: int, message: str) -> None:
+    run = CliRunner().invoke(app, [arg.replace("RELEASE", str(tiny_release)) for arg in args])
+    assert run.exit_code == code
+    assert message in run.stderr.replace("\n", " ")
+    assert run.stdout == ""
+
+
+def test_left_out_lines_are_reported(data_file: DataFile, tmp_path: Path) -> None:
+    examples = [*make_examples(40), make_examples(1)[0], Example("both", "good"), Example("both", "bad")]
+    data = data_file("train.jsonl", examples)
+    run = CliRunner().invoke(app, ["train", "tone", "--data", str(data), "--base", str(tmp_path / "absent")])
+    assert run.exit_code == 2
+    assert "1 repeated texts left out" in run.stderr
+    assert "2 lines left out whose text carries two labels, such as 'both'" in run.stderr
+    assert "absent: no such encoder" in run.stderr

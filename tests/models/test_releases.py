@@ -1,0 +1,184 @@
+import os
+import stat
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from models import releases
+from models.errors import IntegrityError, ReleaseExists, ReleaseNotFound
+from models.releases import Base, Data, Manifest
+
+DAY = datetime(2026, 11, 22, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("STREAMGAUGE_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def fill(directory: Path, task: str = "risk", days: int = 0, model: bytes = b"graph") -> Manifest:
+    """Write a release's files into a directory."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "model.onnx").write_bytes(model)
+    (directory / "tokenizer.json").write_bytes(b"{}")
+    files = {name: releases.file_sha256(directory / name) for name in ("model.onnx", "tokenizer.json")}
+    created_at = DAY + timedelta(days=days)
+    manifest = Manifest(
+        release=releases.release_id(task, created_at, files, "0" * 64),
+        task=task,
+        labels=("a", "b"),
+        max_tokens=16,
+        temperature=1.0,
+        base=Base(name="tiny", sha256="1" * 64),
+        data=Data(name="d.jsonl", sha256="0" * 64, rows=2),
+        metrics={},
+        versions={},
+        created_at=created_at,
+        files=files,
+        method="full",
+        seed=7,
+        recipe="test",
+    )
+    releases.write_manifest(directory, manifest)
+    return manifest
+
+
+def test_home_is_the_environments_or_in_the_cache(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert releases.home() == home
+    monkeypatch.setenv("STREAMGAUGE_HOME", "")
+    assert releases.home() == Path.home() / ".cache" / "streamgauge"
+
+
+def test_an_id_names_task_and_day_and_depends_on_files_and_data() -> None:
+    ids = [
+        releases.release_id("risk", DAY, {"m": "1", "t": "2"}, "d"),
+        releases.release_id("risk", DAY, {"t": "2", "m": "1"}, "d"),
+        releases.release_id("risk", DAY, {"m": "1", "t": "3"}, "d"),
+        releases.release_id("risk", DAY, {"m": "1", "t": "2"}, "e"),
+    ]
+    assert ids[0] == ids[1]
+    assert len(set(ids)) == 3
+    assert ids[0].startswith("risk-20261122-")
+
+
+def test_a_published_release_verifies_and_others_may_read_it(tmp_path: Path) -> None:
+    dest = tmp_path / "out" / "release"
+    with releases.workplace(dest.parent) as tmp_dir:
+        manifest = fill(tmp_dir)
+        assert releases.publish(tmp_dir, dest) == dest
+    assert releases.verify(dest) == manifest
+    assert stat.S_IMODE(dest.stat().st_mode) == 0o755
+    assert os.listdir(dest.parent) == ["release"]
+
+
+def test_work_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), releases.workplace(tmp_path / "out") as tmp_dir:
+        (tmp_dir / "model.onnx").write_bytes(b"half")
+        raise RuntimeError
+    assert os.listdir(tmp_path / "out") == []
+
+
+def test_half_a_release_is_not_published(tmp_path: Path) -> None:
+    with releases.workplace(tmp_path) as tmp_dir:
+        fill(tmp_dir)
+        (tmp_dir / "model.onnx").write_bytes(b"gra")
+        with pytest.raises(IntegrityError, match=r"model\.onnx"):
+            releases.publish(tmp_dir, tmp_path / "release")
+    assert not (tmp_path / "release").exists()
+
+
+def test_publishing_again_changes_nothing_and_never_overwrites(tmp_path: Path) -> None:
+    dest = tmp_path / "release"
+    first = fill(dest)
+    with releases.workplace(tmp_path) as tmp_dir:
+        fill(tmp_dir)
+        assert releases.publish(tmp_dir, dest) == dest
+    with releases.workplace(tmp_path) as tmp_dir:
+        fill(tmp_dir, model=b"another")
+        with pytest.raises(ReleaseExists, match="choose another directory"):
+            releases.publish(tmp_dir, dest)
+    assert releases.verify(dest) == first
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json"])
+def test_a_changed_or_missing_file_is_named(tmp_path: Path, name: str) -> None:
+    fill(tmp_path)
+    (tmp_path / name).write_bytes(b"tampered")
+    with pytest.raises(IntegrityError, match=f"{name}: is not the file"):
+        releases.verify(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(IntegrityError, match=f"{name}: cannot be read: No such file"):
+        releases.verify(tmp_path)
+
+
+def test_a_manifest_that_leaves_a_file_out_does_not_verify(tmp_path: Path) -> None:
+    manifest = fill(tmp_path)
+    listed = {"tokenizer.json": manifest.files["tokenizer.json"]}
+    releases.write_manifest(tmp_path, manifest.model_copy(update={"files": listed}))
+    with pytest.raises(IntegrityError, match=r"model\.onnx is not listed"):
+        releases.verify(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ('"temperature":1.0', '"temperature":0'),
+        ('"max_tokens":16', '"max_tokens":1e9'),
+        ('"model.onnx":', '"../model.onnx":'),
+        ('"labels":["a","b"]', '"labels":["a"]'),
+    ],
+)
+def test_a_malformed_manifest_is_refused(tmp_path: Path, field: str, value: str) -> None:
+    content = fill(tmp_path).model_dump_json()
+    assert field in content
+    (tmp_path / "manifest.json").write_text(content.replace(field, value))
+    with pytest.raises(IntegrityError, match=r"manifest\.json: "):
+        releases.read_manifest(tmp_path)
+
+
+def test_a_missing_or_huge_manifest_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(IntegrityError, match=r"is .* a release"):
+        releases.read_manifest(tmp_path)
+    (tmp_path / "manifest.json").write_bytes(b" " * (5 << 20))
+    with pytest.raises(IntegrityError, match="larger than"):
+        releases.read_manifest(tmp_path)
+
+
+def test_the_newest_release_is_found_and_any_by_id_or_directory(home: Path, tmp_path: Path) -> None:
+    folder = home / "releases" / "risk"
+    old = fill(folder / "one", days=0)
+    fill(folder / "two", days=1)
+    fill(folder / ".release-unfinished", days=9)
+    fill(home / "releases" / "intent" / "other", task="intent", days=5)
+    assert releases.find_release("risk") == folder / "two"
+    assert releases.find_release("risk", old.release) == folder / "one"
+    fill(tmp_path / "elsewhere")
+    assert releases.find_release("risk", str(tmp_path / "elsewhere")) == tmp_path / "elsewhere"
+
+
+def test_a_trained_release_goes_before_a_newer_starter(home: Path) -> None:
+    starter = fill(home / "starter" / "risk" / "key", days=9)
+    assert releases.find_release("risk") == home / "starter" / "risk" / "key"
+    fill(home / "releases" / "risk" / "one", days=0)
+    assert releases.find_release("risk") == home / "releases" / "risk" / "one"
+    assert releases.find_release("risk", starter.release) == home / "starter" / "risk" / "key"
+
+
+def test_a_damaged_release_is_left_out_of_the_search(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    fill(home / "releases" / "risk" / "good")
+    (home / "releases" / "risk" / "bad").mkdir()
+    assert releases.find_release("risk") == home / "releases" / "risk" / "good"
+    assert "bad/manifest.json" in caplog.text
+
+
+def test_what_is_not_found_says_what_there_is_and_how_to_make_one(home: Path, tmp_path: Path) -> None:
+    with pytest.raises(ReleaseNotFound, match=r"no release yet .*none.* streamgauge train risk --data"):
+        releases.find_release("risk")
+    manifest = fill(home / "releases" / "risk" / "one")
+    with pytest.raises(ReleaseNotFound, match=f"no release 'risk-1'.*{manifest.release}"):
+        releases.find_release("risk", "risk-1")
+    fill(tmp_path / "elsewhere", task="intent")
+    with pytest.raises(ReleaseNotFound, match="a release of task 'intent', not of 'risk'"):
+        releases.find_release("risk", str(tmp_path / "elsewhere"))

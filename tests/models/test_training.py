@@ -1,0 +1,159 @@
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models.datasets import Example
+from models.errors import BadBase, BadDataset
+from models.evaluation import macro_f1, target_indices
+from models.tasks import Task
+from models.training import (
+    Checkpoint,
+    TrainSettings,
+    _batches,
+    _class_weights,
+    _warm_up_then_decay,
+    encode,
+    train,
+)
+from tests.models.tiny import ignore, make_examples
+
+QUICK = TrainSettings(epochs=4, learning_rate=3e-3, batch_texts=16, threads=1)
+
+
+def logits_of(checkpoint: Checkpoint, texts: list[str]) -> np.ndarray:
+    rows = []
+    for item in encode(checkpoint.tokenizer, texts, checkpoint.task.max_tokens):
+        ids = torch.tensor([item.ids])
+        with torch.inference_mode():
+            rows.append(checkpoint.model(ids, torch.ones_like(ids)).numpy()[0])
+    return np.stack(rows)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        TrainSettings(method="full", epochs=6, learning_rate=1e-2, batch_texts=16, threads=1, learn_embeddings=True),
+        TrainSettings(method="lora", epochs=8, learning_rate=1e-2, batch_texts=16, threads=1),
+        TrainSettings(method="head", epochs=40, learning_rate=3e-2, batch_texts=16, threads=1),
+    ],
+    ids=lambda settings: settings.method,
+)
+def test_every_method_learns_and_returns_what_it_graded(tiny_task: Task, settings: TrainSettings) -> None:
+    checkpoint = train(tiny_task, make_examples(160), None, settings, ignore)
+    assert checkpoint.labels == ("bad", "good")
+    assert not checkpoint.model.training
+    assert checkpoint.dev_macro_f1 >= 0.8
+    chosen = logits_of(checkpoint, [example.text for example in checkpoint.dev_examples]).argmax(axis=1)
+    targets = target_indices(checkpoint.labels, checkpoint.dev_examples)
+    assert macro_f1(targets, chosen, checkpoint.labels) == pytest.approx(checkpoint.dev_macro_f1)
+
+
+def test_head_only_leaves_the_encoder_as_it_was_and_full_does_not(tiny_task: Task, tiny_base: Path) -> None:
+    from safetensors.torch import load_file
+
+    before = load_file(tiny_base / "model.safetensors")
+    for method, same in (("head", True), ("full", False)):
+        settings = QUICK.model_copy(update={"method": method, "epochs": 1, "learn_embeddings": True})
+        after = train(tiny_task, make_examples(40), None, settings, ignore).model.encoder.state_dict()
+        assert all(torch.equal(after[name], before[name]) for name in before) == same
+
+
+def test_token_embeddings_are_left_alone_by_default(tiny_task: Task, tiny_base: Path) -> None:
+    from safetensors.torch import load_file
+
+    before = load_file(tiny_base / "model.safetensors")
+    settings = QUICK.model_copy(update={"epochs": 1})
+    after = train(tiny_task, make_examples(40), None, settings, ignore).model.encoder.state_dict()
+    changed = {name for name in before if not torch.equal(after[name], before[name])}
+    assert "embeddings.word_embeddings.weight" not in changed
+    assert "encoder.layer.0.attention.self.query.weight" in changed
+
+
+def test_the_same_seed_gives_the_same_model_and_another_does_not(tiny_task: Task) -> None:
+    texts = [example.text for example in make_examples(10, start=500)]
+    runs = [
+        logits_of(train(tiny_task, make_examples(60), None, QUICK.model_copy(update={"seed": seed}), ignore), texts)
+        for seed in (1, 1, 2)
+    ]
+    np.testing.assert_array_equal(runs[0], runs[1])
+    assert np.abs(runs[0] - runs[2]).max() > 1e-3
+
+
+def test_without_development_data_a_tenth_is_held_out(tiny_task: Task) -> None:
+    examples = make_examples(60)
+    checkpoint = train(tiny_task, examples, None, QUICK.model_copy(update={"epochs": 1}), ignore)
+    assert len(checkpoint.dev_examples) == 6
+    assert set(checkpoint.dev_examples) < set(examples)
+    given = make_examples(8, start=900)
+    checkpoint = train(tiny_task, examples, given, QUICK.model_copy(update={"epochs": 1}), ignore)
+    assert checkpoint.dev_examples == tuple(given)
+
+
+def test_development_data_with_an_unknown_label_is_refused(tiny_task: Task) -> None:
+    with pytest.raises(BadDataset, match="'odd' is not among"):
+        train(tiny_task, make_examples(20), [Example("x", "odd")], QUICK, ignore)
+
+
+def test_single_examples_leave_nothing_to_hold_out(tiny_task: Task) -> None:
+    with pytest.raises(BadDataset, match="every label has a single example"):
+        train(tiny_task, make_examples(2), None, QUICK, ignore)
+
+
+def test_training_stops_early_when_nothing_gets_better(tiny_task: Task) -> None:
+    steps = []
+    settings = QUICK.model_copy(update={"epochs": 50, "patience": 2})
+    checkpoint = train(tiny_task, make_examples(160), None, settings, lambda what, done, total: steps.append(done))
+    assert steps == list(range(1, len(steps) + 1))
+    assert len(steps) == 9 * (checkpoint.best_epoch + 2) < 9 * 50
+
+
+def test_a_task_may_not_want_more_tokens_than_its_encoder_reads(tiny_task: Task) -> None:
+    with pytest.raises(BadBase, match="reads 128 tokens at most, and the task's max_tokens is 200"):
+        train(tiny_task.model_copy(update={"max_tokens": 200}), make_examples(20), None, QUICK, ignore)
+
+
+def test_weights_that_could_run_code_are_refused(tiny_task: Task, tiny_base: Path, tmp_path: Path) -> None:
+    for path in tiny_base.iterdir():
+        if path.suffix == ".json":
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    torch.save({}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(BadBase, match="cannot be loaded"):
+        train(tiny_task.model_copy(update={"base": str(tmp_path)}), make_examples(20), None, QUICK, ignore)
+
+
+def test_batches_hold_every_row_once_and_little_padding() -> None:
+    lengths = [random.Random(3).randint(1, 60) for _ in range(500)]
+    batches = list(_batches(lengths, 16, random.Random(1)))
+    assert sorted(row for batch in batches for row in batch) == list(range(500))
+    assert max(map(len, batches)) == 16
+    assert sum(len(batch) * max(lengths[row] for row in batch) for batch in batches) < 1.2 * sum(lengths)
+    assert batches != list(_batches(lengths, 16, random.Random(2)))
+
+
+def test_class_weights_lift_rare_labels_only_when_there_are_any() -> None:
+    examples = [Example(str(row), "a" if row < 8 else "b") for row in range(10)]
+    targets = np.array([0] * 8 + [1] * 2)
+    weights = _class_weights(targets, examples, TrainSettings(class_weight_power=1.0))
+    assert weights.tolist() == pytest.approx([0.625, 2.5])
+    assert (weights[0] * 8 + weights[1] * 2).item() == pytest.approx(10)
+    assert _class_weights(targets, examples, TrainSettings(class_weight_power=0.0)).tolist() == [1.0, 1.0]
+    assert _class_weights(np.array([0, 1]), [examples[0], examples[9]], TrainSettings()).tolist() == [1.0, 1.0]
+
+
+def test_the_learning_rate_rises_then_falls_to_nothing() -> None:
+    settings = TrainSettings(warmup=0.2)
+    factors = [_warm_up_then_decay(step, 10, settings) for step in range(11)]
+    assert factors[:3] == [0.5, 1.0, 1.0]
+    assert factors[2:] == sorted(factors[2:], reverse=True)
+    assert factors[10] == 0.0
+
+
+def test_a_checkpoint_is_frozen(tiny_task: Task) -> None:
+    checkpoint = train(tiny_task, make_examples(20), None, QUICK.model_copy(update={"epochs": 1}), ignore)
+    assert replace(checkpoint, temperature=2.0).temperature == 2.0
+    with pytest.raises(AttributeError):
+        checkpoint.temperature = 3.0  # type: ignore[misc]
