@@ -152,8 +152,9 @@ async def _awaited(loop: Callable[[], Awaitable[None]]) -> None:
 
 
 def observe_lag(consumer: SliceConsumer) -> int:
-    """Set the lag metric of every assigned partition; returns their sum."""
+    """Set the lag metric of every assigned partition, and of no other; returns their sum."""
     lags = consumer.lag()
+    metrics.LAG.clear()
     for tp, lag in lags.items():
         metrics.LAG.labels(tp.topic, str(tp.partition)).set(lag)
     return sum(lags.values())

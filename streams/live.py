@@ -67,7 +67,7 @@ def load_served(settings: Settings) -> Mapping[str, Served]:
         directory = find_release(name, settings.models.releases.get(name))
         classifier = Classifier.load(directory, device=settings.models.device, threads=settings.models.threads)
         classifier.classify(_WARM_UP)
-        served[name] = Served(load_task(name), classifier)
+        served[name] = Served(load_task(str(settings.models.tasks.get(name, name))), classifier)
         metrics.MODEL_INFO.labels(name, classifier.release, classifier.device).set(1)
         log.info("task %s: release %s on %s", name, classifier.release, classifier.device)
     return served

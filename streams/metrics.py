@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 REGISTRY = CollectorRegistry(auto_describe=True)
+ProcessCollector(registry=REGISTRY)
 
 _LATENCY_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300)
 _EVENTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -55,3 +58,16 @@ REBALANCES = _counter("rebalances_total", "Times this worker's partitions were a
 LATE_OBSERVATIONS = _counter("late_observations_total", "Observations after their bucket was closed")
 SURGES_OPEN = _gauge("surges_open", "Surge alerts not resolved yet")
 READY = _gauge("ready", "1 once partitions are assigned and models are warm")
+
+
+def announce_source(source: str, outputs: Iterable[str]) -> None:
+    """Let a source's counters start at 0: Prometheus cannot see the increase of a series that begins at 13."""
+    EVENTS_IN.labels(source)
+    for output in outputs:
+        EVENTS_OUT.labels(source, output)
+
+
+def announce_task(task: str) -> None:
+    """Let a task's counters start at 0."""
+    for counter in (REVIEWS, TEXTS_CUT, MODEL_FAILURES, REAL_TOKENS, PADDED_TOKENS):
+        counter.labels(task)

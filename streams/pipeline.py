@@ -72,6 +72,7 @@ class SourcePipeline:
         self._accepted: asyncio.Queue[_Accepted] = asyncio.Queue(depth)
         self._published: asyncio.Queue[_Published] = asyncio.Queue(depth)
         self._in_flight = metrics.SLICES_IN_FLIGHT.labels(intake.name)
+        metrics.announce_source(intake.name, topics)
 
     async def accept(self, one: Slice) -> None:
         """Decode a slice and queue its texts; returns when there is room for it."""
@@ -109,7 +110,8 @@ class SourcePipeline:
                 metrics.EVENTS_OUT.labels(source, name).inc(count)
             latency, now_s = metrics.OUTPUT_LATENCY_S.labels(source), self._clock()
             for record in published.slice.records:
-                latency.observe(max(0.0, now_s - (record.timestamp or 0) / 1000))
+                if record.timestamp is not None and record.timestamp > 0:
+                    latency.observe(max(0.0, now_s - record.timestamp / 1000))
 
     def _outputs(self, accepted: _Accepted, outcomes: Mapping[str, Sequence[Outcome]]) -> list[Output]:
         outputs: list[Output] = []

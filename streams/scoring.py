@@ -102,6 +102,7 @@ class Scorer:
         self._device = device
         self._clock = clock
         self._arrived = asyncio.Event()
+        metrics.announce_task(self._task)
 
     async def submit(self, texts: Sequence[str]) -> asyncio.Future[list[Outcome]]:
         """Tokenise and queue texts; the future resolves to one outcome for each, in order."""
@@ -110,14 +111,26 @@ class Scorer:
         if not texts:
             done.set_result([])
             return done
-        encoded = await loop.run_in_executor(self._device.tokeniser, self.served.classifier.encode, texts)
+        encoded = await loop.run_in_executor(self._device.tokeniser, self._encode, texts)
         slots = _Slots(len(texts), done)
         now_s = self._clock()
         for place, one in enumerate(encoded):
+            if isinstance(one, ScoringFailed):
+                slots.fill(place, one)
+                continue
+            metrics.TEXTS_CUT.labels(self._task).inc(one.cut)
             self._batcher.add(_Item(slots, place, one), len(one.ids), now_s)
-        metrics.TEXTS_CUT.labels(self._task).inc(sum(one.cut for one in encoded))
         self._arrived.set()
         return done
+
+    def _encode(self, texts: Sequence[str]) -> list[Encoded | ScoringFailed]:
+        """On the tokeniser's thread; when it fails on some texts, the others are read one by one."""
+        try:
+            return list(self.served.classifier.encode(texts))
+        except Exception as error:
+            if len(texts) > 1:
+                return [one for text in texts for one in self._encode([text])]
+            return [ScoringFailed(f"the tokeniser failed: {type(error).__name__}: {error}"[:500])]
 
     async def run(self) -> None:
         """Score batches as they fall due, one at a time, until cancelled."""
@@ -149,6 +162,8 @@ class Scorer:
         served, started_s = self.served, self._clock()
         try:
             probabilities = served.classifier.run([item.encoded for item in items])
+            if not np.isfinite(probabilities).all():
+                raise FloatingPointError("the model's scores are not finite")
         except Exception as error:
             metrics.MODEL_FAILURES.labels(self._task).inc()
             log.warning("task %s: the model failed on a batch of %d: %s", self._task, len(items), error)

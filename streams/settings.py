@@ -111,11 +111,12 @@ class BatchingSettings(Section):
 
 
 class ModelSettings(Section):
-    """Where the classifiers run and which release serves each task."""
+    """Where the classifiers run, which release serves each task, and the task files of your own."""
 
     device: Literal["auto", "cpu", "cuda"]
     threads: int | None = Field(default=None, ge=1, le=256)
     releases: dict[Name, str] = {}
+    tasks: dict[Name, Path] = {}
 
 
 class SurgeSettings(Section):

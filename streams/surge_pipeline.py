@@ -30,6 +30,7 @@ from streams.surges import SurgeChange, SurgeDetector
 
 log = logging.getLogger(__name__)
 
+SOURCE = "observations"
 META_KEY = "meta"
 _ENTITY_PREFIX = "entity/"
 _OBSERVATION = TypeAdapter(Observation)
@@ -51,9 +52,11 @@ class SurgePipeline:
         self._clock = clock
         self._generation: int | None = None
         self._detectors: dict[int, SurgeDetector] = {}
+        metrics.announce_source(SOURCE, ("alerts", "dead_letters"))
 
     async def accept(self, one: Slice) -> None:
         """Detect, publish what changed, save the state, then finish the slice."""
+        metrics.EVENTS_IN.labels(SOURCE).inc(len(one.records))
         detector = await self._detector(one.partition, one.generation_id)
         late_before = detector.late
         changes, rejected = self._observe(detector, one.records)
@@ -62,6 +65,9 @@ class SurgePipeline:
         await (await self._publisher.send(alerts + dead))
         await self._save(one.partition, detector)
         self._finish(one)
+        metrics.EVENTS_OUT.labels(SOURCE, "alerts").inc(len(alerts))
+        metrics.EVENTS_OUT.labels(SOURCE, "dead_letters").inc(len(dead))
+        metrics.DEAD_LETTERS.labels(SOURCE, "intake", "WrongShape").inc(len(dead))
         for change in changes:
             metrics.ALERTS.labels("surge", change.state, change.severity).inc()
         metrics.LATE_OBSERVATIONS.inc(max(0, detector.late - late_before))
@@ -76,7 +82,7 @@ class SurgePipeline:
             except ValidationError as error:
                 at = Coordinates(record.topic, record.partition, record.offset)
                 why = Rejected(at, "intake", "WrongShape", f"{at}: not an observation: {error.error_count()} errors")
-                rejected.append(dead_letter(record, "observations", why, self._clock()))
+                rejected.append(dead_letter(record, SOURCE, why, self._clock()))
                 continue
             changes += detector.observe(record.offset, observation)
         return changes, rejected
@@ -94,6 +100,7 @@ class SurgePipeline:
         if generation != self._generation:
             self._detectors.clear()
             self._generation = generation
+            metrics.SURGES_OPEN.set(0)
         if partition not in self._detectors:
             self._detectors[partition] = await asyncio.to_thread(self._recover, partition)
         return self._detectors[partition]
@@ -119,7 +126,7 @@ class SurgePipeline:
             "label": surge.label,
             "score": 1.0 - change.counts["p_value"],
             "scores": {},
-            "source": {"name": "observations", "topic": one.topic, "partition": one.partition, "offset": one.offset},
+            "source": {"name": SOURCE, "topic": one.topic, "partition": one.partition, "offset": one.offset},
             "kind": "surge",
             "state": change.state,
             "severity": change.severity,

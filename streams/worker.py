@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from wsgiref.simple_server import WSGIServer
 
 import uvloop
 from prometheus_client import start_http_server
@@ -41,8 +42,7 @@ async def serve(settings: Settings) -> int:
         asyncio.get_running_loop().add_signal_handler(one, stopping.set)
     served = await asyncio.to_thread(load_served, settings)
     worker = build_worker(settings, served)
-    server, _ = start_http_server(settings.metrics.port, settings.metrics.host, metrics.REGISTRY)
-    log.info("metrics on http://%s:%d/metrics", settings.metrics.host, server.server_port)
+    server = _serve_metrics(settings)
     loops = worker.start_loops()
     starting = guarded(worker.app.start(), "the start of faust")
     crashed = guarded(_end_when_crashed(worker), "faust")
@@ -66,6 +66,18 @@ async def serve(settings: Settings) -> int:
     return DONE
 
 
+def _serve_metrics(settings: Settings) -> WSGIServer:
+    host, port = settings.metrics.host, settings.metrics.port
+    try:
+        server, _ = start_http_server(port, host, metrics.REGISTRY)
+    except OSError as error:
+        raise SettingsError(
+            f"metrics.port: cannot listen on {host}:{port} ({error.strerror}); set metrics.port to a free one, or 0"
+        ) from None
+    log.info("metrics on http://%s:%d/metrics", host, server.server_port)
+    return server
+
+
 async def _end_when_crashed(worker: Worker) -> None:
     await worker.app.wait()
     if worker.app.crashed:
@@ -79,9 +91,6 @@ async def _watch(worker: Worker, stall_s: float) -> None:
         await asyncio.sleep(_WATCH_EVERY_S)
         assigned = worker.consumer.assigned
         metrics.READY.set(bool(assigned) and not worker.app.rebalancing)
-        if not assigned:
-            moved_s = time.monotonic()
-            continue
         lag, progress = observe_lag(worker.consumer), worker.consumer.progress()
         if not lag or progress != before or worker.app.rebalancing:
             moved_s, before = time.monotonic(), progress
