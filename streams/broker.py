@@ -1,35 +1,27 @@
-"""Two brokers to run here: librdkafka's in-memory cluster, and a single-node Apache Kafka as a child process.
+"""A single-node Apache Kafka as a child process (KRaft, Java 17 or newer), on loopback only.
 
-The embedded one starts in milliseconds, keeps everything in memory and forgets it: for the demo and fast tests. Kafka
-(KRaft, Java 17 or newer) is the real thing: what is acknowledged is still there after a kill and a start.
-Both listen on loopback only.
+What is acknowledged is still there after a kill and a start: every claim about delivery is tested on it.
 """
 
 from __future__ import annotations
 
 import base64
-import ctypes
 import re
 import shutil
-import signal
-import socket
 import subprocess
-import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import confluent_kafka
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from rich.console import Console
 
 from models.releases import home
+from streams.children import die_with_parent, free_ports
 
 _INSTALLED = Path(__file__).with_name("kafka")
 KAFKA_FILES = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[1] / "deploy" / "kafka"
@@ -37,8 +29,6 @@ MIN_JAVA = 17
 FETCH_TIMEOUT_S = 900.0  # 45 MB over a slow line
 STOP_TIMEOUT_S = 20.0
 LOG_TAIL_BYTES = 4000
-PR_SET_PDEATHSIG = 1  # from <linux/prctl.h>
-RD_KAFKA_PRODUCER = 0  # from rdkafka.h
 
 _INSTALL = {
     "java": "Debian, Ubuntu: sudo apt install default-jre-headless; Fedora: sudo dnf install "
@@ -49,75 +39,6 @@ _INSTALL = {
 
 class BrokerError(RuntimeError):
     """A broker that cannot be started or reached; the message says why and what to do."""
-
-
-@dataclass(frozen=True)
-class EmbeddedBroker:
-    """A running embedded broker, reachable at `bootstrap`."""
-
-    bootstrap: str
-
-
-@contextmanager
-def embedded_broker(topics: Mapping[str, int]) -> Iterator[EmbeddedBroker]:
-    """Run librdkafka's in-memory cluster of one broker.
-
-    Args:
-        topics: name -> partitions. Any other topic appears at its first use, with four partitions.
-
-    Raises:
-        BrokerError: when the installed confluent-kafka does not carry the cluster, or a topic is refused.
-    """
-    library = _librdkafka()
-    message = ctypes.create_string_buffer(512)
-    conf = library.rd_kafka_conf_new()
-    library.rd_kafka_conf_set(conf, b"log_level", b"3", message, len(message))  # no warning that it has no address
-    handle = library.rd_kafka_new(RD_KAFKA_PRODUCER, conf, message, len(message))
-    if not handle:
-        raise BrokerError(f"the embedded broker did not start: {message.value.decode(errors='replace')}")
-    try:
-        cluster = library.rd_kafka_mock_cluster_new(handle, 1)
-        if not cluster:
-            raise BrokerError("the embedded broker did not start: librdkafka made no cluster")
-        try:
-            library.rd_kafka_mock_group_initial_rebalance_delay_ms(cluster, 0)
-            for name, partitions in topics.items():
-                if partitions < 1 or library.rd_kafka_mock_topic_create(cluster, name.encode(), partitions, 1):
-                    raise BrokerError(f"the embedded broker refuses the topic {name!r} with {partitions} partitions")
-            yield EmbeddedBroker(library.rd_kafka_mock_cluster_bootstraps(cluster).decode())
-        finally:
-            library.rd_kafka_mock_cluster_destroy(cluster)
-    finally:
-        library.rd_kafka_destroy(handle)
-
-
-def _librdkafka() -> ctypes.CDLL:
-    package = Path(confluent_kafka.__file__).parent
-    places = (package.parent / "confluent_kafka.libs", package / ".dylibs")
-    found = [path for place in places for path in sorted(place.glob("librdkafka*"))]
-    remedy = 'confluent-kafka 2.12 and newer carry it: pip install --only-binary :all: "confluent-kafka>=2.12"'
-    if not found:
-        raise BrokerError(f"no librdkafka in {places[0]} or {places[1]}; {remedy}")
-    pointer, text, number = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int
-    signatures: dict[str, tuple[Any, list[Any]]] = {
-        "rd_kafka_conf_new": (pointer, []),
-        "rd_kafka_conf_set": (number, [pointer, text, text, text, ctypes.c_size_t]),
-        "rd_kafka_new": (pointer, [number, pointer, text, ctypes.c_size_t]),
-        "rd_kafka_destroy": (None, [pointer]),
-        "rd_kafka_mock_cluster_new": (pointer, [pointer, number]),
-        "rd_kafka_mock_cluster_destroy": (None, [pointer]),
-        "rd_kafka_mock_cluster_bootstraps": (text, [pointer]),
-        "rd_kafka_mock_topic_create": (number, [pointer, text, number, number]),
-        "rd_kafka_mock_group_initial_rebalance_delay_ms": (None, [pointer, ctypes.c_int32]),
-    }
-    try:
-        library = ctypes.CDLL(str(found[0]))  # the copy the Python client has loaded already
-        for name, (result, arguments) in signatures.items():
-            function = getattr(library, name)
-            function.restype, function.argtypes = result, arguments
-    except (OSError, AttributeError) as error:
-        raise BrokerError(f"{found[0]} has no in-memory cluster ({error}); {remedy}") from None
-    return library
 
 
 class KafkaBroker:
@@ -132,7 +53,7 @@ class KafkaBroker:
         """`port` None takes a free one; `data_dir` None a temporary directory that `close` removes."""
         self._temporary = data_dir is None
         self._root = Path(tempfile.mkdtemp(prefix="streamgauge-kafka-")) if data_dir is None else data_dir.resolve()
-        free = _free_ports(2)
+        free = free_ports(2)
         self._port = port or free[0]
         self._controller_port = free[1]
         self._start_timeout_s = start_timeout_s
@@ -162,7 +83,7 @@ class KafkaBroker:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,  # an interrupt at the terminal is ours to hand on, after the clients
-                    preexec_fn=_die_with_parent(),
+                    preexec_fn=die_with_parent(),
                 )
             try:
                 self._await_answer()
@@ -242,7 +163,7 @@ class KafkaBroker:
                 raise BrokerError(f"Apache Kafka ended while it started, on {self.bootstrap}:\n{self._log_tail()}")
             try:
                 cluster = admin.list_topics(timeout=1)
-            except confluent_kafka.KafkaException:
+            except KafkaException:
                 continue  # it waited for a second inside
             if cluster.cluster_id != cluster_id:
                 raise BrokerError(f"port {self._port} is taken by another Kafka; stop it, or choose another port")
@@ -359,21 +280,6 @@ def _server_properties(port: int, controller_port: int, data: Path) -> str:
 def _value(key: str, properties: Path) -> str:
     lines = properties.read_text(encoding="utf-8").splitlines()
     return next(line.removeprefix(f"{key}=") for line in lines if line.startswith(f"{key}="))
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(open_socket.getsockname()[1]) for open_socket in sockets]
-    for open_socket in sockets:
-        open_socket.close()
-    return ports
-
-
-def _die_with_parent() -> Callable[[], None] | None:
-    if sys.platform != "linux":
-        return None
-    libc = ctypes.CDLL(None)  # looked up before the fork: afterwards as little as possible may happen
-    return lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _status(text: str) -> Any:

@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from streams.broker import BrokerError
+from streams.exits import BrokerUnavailable
 from streams.security import SecurityError, librdkafka_config
 from streams.settings import FILE_NAME, Settings
 from streams.topics import TopicSpec, TopicState, connect, is_embedded, topic_states, wanted_topics
@@ -107,7 +107,7 @@ def _security(settings: Settings) -> Iterable[Check]:
 def _broker_and_topics(settings: Settings) -> Iterable[Check]:
     try:
         admin, cluster = connect(settings)
-    except (BrokerError, SecurityError) as error:
+    except (BrokerUnavailable, SecurityError) as error:
         yield Check("broker", False, str(error), "start one with `streamgauge broker kafka`, or set broker.bootstrap")
         return
     kind = "embedded broker (in memory, forgets everything)" if is_embedded(cluster) else "Kafka"

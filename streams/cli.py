@@ -112,7 +112,8 @@ def broker(
     config: ConfigOption = None,
 ) -> None:
     """Run a broker on this machine until interrupted, and print its bootstrap address."""
-    from streams.broker import KafkaBroker, embedded_broker
+    from streams.broker import KafkaBroker
+    from streams.embedded import embedded_broker
     from streams.topics import wanted_topics
 
     settings = load_settings(config)

@@ -79,6 +79,7 @@ class SliceConsumer(driver.Consumer):
     logger = logging.getLogger("faust.consumer")  # its comings and goings are Faust's, not ours
     max_slice_events = 256
     fetch_max_wait_ms = 500
+    _thread: _ConsumerThread
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._slices: dict[TP, deque[Slice]] = {}
@@ -208,10 +209,19 @@ class SliceConsumer(driver.Consumer):
         found = {}
         for tp in self.assigned:
             high = self.highwater(tp)
-            done = self._watermark.get(tp, self._committed_offset[tp])
             if high is not None:
-                found[tp] = max(0, high - (done or 0))
+                found[tp] = max(0, high - self._reached(tp))
         return found
+
+    def _reached(self, tp: TP) -> int:
+        """The first offset that is not done. With nothing in flight that is the fetcher's position, which has passed
+        what no consumer is ever given: expired records, markers of transactions."""
+        if waiting := self._slices.get(tp):
+            return waiting[0].first
+        state = self._thread.partition_state(tp)
+        if state is not None and state.has_valid_position:
+            return int(state.position)
+        return self._watermark.get(tp, self._committed_offset[tp] or 0)
 
     def progress(self) -> int:
         """How many slices were finished since the start; it stands still when nothing gets done."""
@@ -227,6 +237,12 @@ class SliceConsumer(driver.Consumer):
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
     logger = SliceConsumer.logger
     consumer: SliceConsumer
+
+    def partition_state(self, tp: TP) -> Any:
+        """What aiokafka knows of an assigned partition; None before the start and when it is not assigned."""
+        assignment = self._consumer and self._consumer._subscription.subscription.assignment
+        aiokafka_tp = aiokafka.TopicPartition(tp.topic, tp.partition)
+        return assignment.state_value(aiokafka_tp) if assignment and aiokafka_tp in assignment.tps else None
 
     def _create_worker_consumer(self, transport: driver.Transport) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)

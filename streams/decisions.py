@@ -54,7 +54,6 @@ def decide(event: Event, scored: Mapping[str, Scored], surge: SurgeSettings, now
 
 def _decide_task(event: Event, task: str, result: Scored, now_s: float) -> list[Output]:
     served = result.served
-    labels = served.classifier.labels
     prediction = _prediction(event, task, result, now_s)
     outputs = [Output("predictions", event.key, prediction)]
     policy = served.task.labels.get(prediction["label"], _NO_POLICY)
@@ -63,10 +62,10 @@ def _decide_task(event: Event, task: str, result: Scored, now_s: float) -> list[
         outputs.append(Output("review", event.key, _review(event, prediction)))
     if any(one.queue for one in served.task.labels.values()):
         outputs.append(Output("routes", event.key, _route(event, prediction, policy, unsure)))
-    for label, probability in zip(labels, result.probabilities.tolist(), strict=True):
+    for label, score in prediction["scores"].items():
         at_label = served.task.labels.get(label, _NO_POLICY)
-        if at_label.alert_above is not None and probability >= at_label.alert_above:
-            outputs.append(Output("alerts", event.key, _alert(event, prediction, label, probability, at_label)))
+        if at_label.alert_above is not None and score >= at_label.alert_above:
+            outputs.append(Output("alerts", event.key, _alert(event, prediction, label, score, at_label)))
     return outputs
 
 
@@ -88,12 +87,12 @@ def _prediction(event: Event, task: str, result: Scored, now_s: float) -> Predic
     }
 
 
-def _alert(event: Event, prediction: Prediction, label: str, probability: float, policy: LabelPolicy) -> Alert:
+def _alert(event: Event, prediction: Prediction, label: str, score: float, policy: LabelPolicy) -> Alert:
     return {
         **prediction,
         "id": f"{prediction['id']}/alert/{label}",
         "label": label,
-        "score": round(probability, 6),
+        "score": score,
         "kind": "risk",
         "state": "open",
         "severity": policy.severity,

@@ -6,9 +6,9 @@ every 50th record broken on purpose. Each record sent is followed by its coordin
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
-import socket
 import subprocess
 import time
 from collections import Counter, deque
@@ -21,7 +21,8 @@ from typing import Any
 import orjson
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
 
-from streams.broker import embedded_broker
+from streams.children import free_ports
+from streams.embedded import embedded_broker
 from streams.events import Coordinates
 from streams.exits import BrokerUnavailable
 from streams.replay import event_time_s
@@ -49,6 +50,7 @@ class Tally:
     latest: deque[tuple[str, Mapping[str, Any]]] = field(default_factory=lambda: deque(maxlen=14))
     events: int = 0
     early: set[Coordinates] = field(default_factory=set)  # answered before our own acknowledgement was served
+    _acknowledged: dict[tuple[str, int], int] = field(default_factory=dict)  # highest offset by topic and partition
 
     def on_sent(self, error: KafkaError | None, message: Message) -> None:
         """Note a record the broker has acknowledged; one it has not counts as never sent."""
@@ -56,6 +58,7 @@ class Tally:
             return
         at = Coordinates.of(message)
         self.events += 1
+        self._acknowledged[at[:2]] = max(at.offset, self._acknowledged.get(at[:2], -1))
         if at in self.early:
             self.early.discard(at)
         else:
@@ -71,10 +74,10 @@ class Tally:
         source = value["source"]
         at = Coordinates(source["topic"], source["partition"], source["offset"])
         since = self.sent.pop(at, None)
-        if since is None:
-            self.early.add(at)
-        else:
+        if since is not None:
             self.latencies_ms.append(1000 * (time.time() - since))
+        elif at.offset > self._acknowledged.get(at[:2], -1):
+            self.early.add(at)
 
     def percentile_ms(self, share: float) -> float:
         """Latency from the broker's acknowledgement of an input to its outcome in our hands."""
@@ -156,11 +159,12 @@ def sample_events(settings: Settings, now_s: float) -> Iterator[tuple[str, bytes
     rng = random.Random(7)  # noqa: S311 - which record is broken need not be a secret
     rows = sorted(_sample_rows(settings), key=lambda row: row[0])
     start_s, sent = rows[0][0], 0
-    for turn in range(_ROUNDS_BACK):
-        shift_s = now_s - (_ROUNDS_BACK - turn) * _ROUND_S - start_s
+    for turn in itertools.count():
+        shift_s = now_s - (_ROUNDS_BACK - turn % _ROUNDS_BACK) * _ROUND_S - start_s
         for at_s, topic, body in rows:
             sent += 1
             if sent % _BAD_EVERY == 0:
+                sent += 1
                 yield topic, None, rng.choice(_BAD)
             moved = datetime.fromtimestamp(at_s + shift_s, UTC).isoformat(timespec="milliseconds")
             yield topic, body["id"].encode(), orjson.dumps({**body, "id": f"{body['id']}-{turn}", "ts": moved})
@@ -202,7 +206,7 @@ def run_demo(
     """
     topics = {one.name: one.partitions for one in wanted_topics(settings)}
     with embedded_broker(topics) as broker:
-        port = _free_port()
+        (port,) = free_ports(1)
         worker = spawn(_worker_environment(broker.bootstrap, port, releases))
         try:
             demo = Demo(settings, broker.bootstrap, worker, f"http://127.0.0.1:{port}/metrics")
@@ -230,10 +234,3 @@ def _worker_environment(bootstrap: str, metrics_port: int, releases: Mapping[str
         "STREAMGAUGE_METRICS__PORT": str(metrics_port),
         **{f"STREAMGAUGE_MODELS__RELEASES__{task.upper()}": str(path) for task, path in releases.items()},
     }
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -180,9 +180,9 @@ class Observation(TypedDict):
 
     id: str
     entity: str
-    event_time_s: float
+    event_time_s: Annotated[float, Field(ge=-1e12, le=1e12, allow_inf_nan=False)]
     hit: bool
-    score: float
+    score: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
     text: str
     release: str
 

@@ -160,14 +160,15 @@ class Intake:
     def _time(self, body: dict[str, Any], record_ms: int | None, now_s: float) -> float:
         found = _at(body, self._time_path)
         if found is None:
-            return record_ms / 1000 if record_ms is not None and record_ms > 0 else now_s
-        where = ".".join(self._time_path or ())
-        seconds = _seconds(found, where)
+            if record_ms is None or record_ms <= 0:
+                return now_s
+            where, found, seconds = "the record's time stamp", record_ms, record_ms / 1000
+        else:
+            where = f"field {'.'.join(self._time_path or ())!r}"
+            seconds = _seconds(found, where)
         if not self._earliest_s <= seconds <= now_s + self._limits.max_future_s:
             hint = "; milliseconds, perhaps? seconds are expected" if seconds > 1e11 else ""
-            raise BadInput(
-                "BadTime", f"field {where!r} is {found!r}, outside intake.earliest_time .. now + max_future_s{hint}"
-            )
+            raise BadInput("BadTime", f"{where} is {found!r}, outside intake.earliest_time .. now + max_future_s{hint}")
         return seconds
 
 
@@ -233,7 +234,7 @@ def _label(found: Any, what: str, path: tuple[str, ...] | None) -> str:
 def _seconds(found: Any, where: str) -> float:
     if isinstance(found, (int, float)) and not isinstance(found, bool):
         if not math.isfinite(found):
-            raise BadInput("NotFinite", f"field {where!r} is not a finite number")
+            raise BadInput("NotFinite", f"{where} is not a finite number")
         return float(found)
     if isinstance(found, str):
         try:
@@ -241,7 +242,7 @@ def _seconds(found: Any, where: str) -> float:
             return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
         except (ValueError, OverflowError):
             pass
-    raise BadInput("BadTime", f"field {where!r} must be ISO 8601 or seconds since 1970, not {str(found)[:60]!r}")
+    raise BadInput("BadTime", f"{where} must be ISO 8601 or seconds since 1970, not {str(found)[:60]!r}")
 
 
 def _kind(value: Any) -> str:

@@ -46,7 +46,7 @@ class SourcePipeline:
         publisher: where outputs go.
         topics: topic name of each output.
         surge: which label of which task is observed per entity.
-        depth: how many slices may be in flight.
+        depth: how many slices may wait in each of the two queues.
         finish: called, in delivery order, with each slice whose outputs are acknowledged.
         clock: wall clock, seconds since 1970.
     """

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from streams.exits import BrokerUnavailable
+from streams.publishing import MAX_MESSAGE_BYTES
 
 _QUEUED_AT_MOST = 10_000
 _DELIVERY_TIMEOUT_S = 60
+_LATEST_S = 253_402_300_800.0  # the year 10000, where calendars end
 
 
 class ReplayError(ValueError):
@@ -31,9 +33,9 @@ def lines_of(path: Path, limit: int | None) -> Iterator[tuple[int, bytes]]:
         for number, line in enumerate(file, 1):
             if limit is not None and sent >= limit:
                 return
-            if line := line.strip():
+            if line.strip():
                 sent += 1
-                yield number, line
+                yield number, line.rstrip(b"\r\n")
 
 
 def event_time_s(line: bytes, where: str) -> float:
@@ -44,11 +46,11 @@ def event_time_s(line: bytes, where: str) -> float:
     """
     try:
         found = orjson.loads(line)["ts"]
-        if isinstance(found, (int, float)):
+        if isinstance(found, (int, float)) and not isinstance(found, bool) and abs(found) < _LATEST_S:
             return float(found)
         moment = datetime.fromisoformat(found)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, OverflowError):
         raise ReplayError(f"{where}: no usable ts (ISO 8601 or seconds); --speed max does without") from None
 
 
@@ -126,18 +128,20 @@ def replay(
             "linger.ms": 5,
             "compression.type": "lz4",
             "delivery.timeout.ms": _DELIVERY_TIMEOUT_S * 1000,
+            "message.max.bytes": MAX_MESSAGE_BYTES,
         }
     )
-    for number, line in lines_of(path, limit):
-        pace.wait(line, f"{path}:{number}")
-        while len(producer) >= _QUEUED_AT_MOST and failure is None:
-            producer.poll(0.1)
-        if failure is not None:
-            break
-        producer.produce(topic, line, key_of(line, key_path), on_delivery=report)
-        producer.poll(0)
-        on_sent(len(line))
-    left = producer.flush(_DELIVERY_TIMEOUT_S)
+    try:
+        for number, line in lines_of(path, limit):
+            pace.wait(line, f"{path}:{number}")
+            while len(producer) >= _QUEUED_AT_MOST and failure is None:
+                producer.poll(0.1)
+            if failure is not None:
+                break
+            _produce(producer, topic, line, key_of(line, key_path), report, f"{path}:{number}")
+            on_sent(len(line))
+    finally:  # what was queued before a bad line is sent all the same
+        left = producer.flush(_DELIVERY_TIMEOUT_S)
     if failure is not None:
         if failure.code() in (KafkaError._MSG_TIMED_OUT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT):
             raise BrokerUnavailable(f"topic {topic}: the broker did not acknowledge in time: {failure.str()}")
@@ -145,3 +149,15 @@ def replay(
     if left:
         raise BrokerUnavailable(f"topic {topic}: {left} records of {path} were not acknowledged in time")
     return acknowledged
+
+
+def _produce(producer: Producer, topic: str, line: bytes, key: bytes | None, report: Any, where: str) -> None:
+    while True:
+        try:
+            producer.produce(topic, line, key, on_delivery=report)
+            producer.poll(0)
+            return
+        except BufferError:  # the queue's bytes are used up before its count
+            producer.poll(0.1)
+        except KafkaException as error:
+            raise ReplayError(f"{where}: cannot be sent to topic {topic}: {error.args[0].str()}") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import signal
@@ -14,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import FrameType
 
+from streams.children import die_with_parent
 from streams.exits import DONE, USAGE
 
 log = logging.getLogger(__name__)
@@ -21,7 +21,6 @@ log = logging.getLogger(__name__)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 _HEALTHY_AFTER_S = 60.0
 _POLL_S = 0.1
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass
@@ -87,13 +86,8 @@ def _tend(child: _Child) -> int | None:
 def spawn(env: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """Start one worker process that dies with this one."""
     return subprocess.Popen(
-        [sys.executable, "-m", "streams.worker"], env=dict(env), preexec_fn=_die_with_parent, start_new_session=True
+        [sys.executable, "-m", "streams.worker"], env=dict(env), preexec_fn=die_with_parent(), start_new_session=True
     )
-
-
-def _die_with_parent() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def stop(running: list[subprocess.Popen[bytes]], grace_s: float) -> int:
@@ -109,7 +103,7 @@ def stop(running: list[subprocess.Popen[bytes]], grace_s: float) -> int:
             log.error("worker %d did not stop within %.0f s; killed", process.pid, grace_s)
             process.kill()
             code = process.wait()
-        worst = max(worst, abs(code))
+        worst = max(worst, DONE if code == -signal.SIGTERM else abs(code))  # told to stop before it could listen
     return worst
 
 

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from streams import metrics
 from streams.consuming import Slice
-from streams.decisions import Output, dead_letter, iso
+from streams.decisions import Output, dead_letter, iso, source_ref
 from streams.events import Alert, Coordinates, Observation, Rejected
 from streams.exits import BrokerUnavailable
 from streams.intake import Record
@@ -60,7 +60,7 @@ class SurgePipeline:
         detector = await self._detector(one.partition, one.generation_id)
         late_before = detector.late
         changes, rejected = self._observe(detector, one.records)
-        alerts = [Outgoing(self._settings.topics.alerts, change.entity, self._alert(change, one)) for change in changes]
+        alerts = [Outgoing(self._settings.topics.alerts, c.entity, self._alert(c, at)) for at, c in changes]
         dead = [Outgoing(self._settings.topics.dead_letters, out.key, out.value) for out in rejected]
         await (await self._publisher.send(alerts + dead))
         await self._save(one.partition, detector)
@@ -68,23 +68,25 @@ class SurgePipeline:
         metrics.EVENTS_OUT.labels(SOURCE, "alerts").inc(len(alerts))
         metrics.EVENTS_OUT.labels(SOURCE, "dead_letters").inc(len(dead))
         metrics.DEAD_LETTERS.labels(SOURCE, "intake", "WrongShape").inc(len(dead))
-        for change in changes:
+        for _, change in changes:
             metrics.ALERTS.labels("surge", change.state, change.severity).inc()
         metrics.LATE_OBSERVATIONS.inc(max(0, detector.late - late_before))
         metrics.SURGES_OPEN.set(sum(each.open_surges for each in self._detectors.values()))
 
-    def _observe(self, detector: SurgeDetector, records: Sequence[Record]) -> tuple[list[SurgeChange], list[Output]]:
-        changes: list[SurgeChange] = []
+    def _observe(
+        self, detector: SurgeDetector, records: Sequence[Record]
+    ) -> tuple[list[tuple[Coordinates, SurgeChange]], list[Output]]:
+        changes: list[tuple[Coordinates, SurgeChange]] = []
         rejected: list[Output] = []
         for record in records:
+            at = Coordinates(record.topic, record.partition, record.offset)
             try:
                 observation = _OBSERVATION.validate_json(record.value or b"")
             except ValidationError as error:
-                at = Coordinates(record.topic, record.partition, record.offset)
                 why = Rejected(at, "intake", "WrongShape", f"{at}: not an observation: {error.error_count()} errors")
                 rejected.append(dead_letter(record, SOURCE, why, self._clock()))
                 continue
-            changes += detector.observe(record.offset, observation)
+            changes += [(at, change) for change in detector.observe(record.offset, observation)]
         return changes, rejected
 
     async def _save(self, partition: int, detector: SurgeDetector) -> None:
@@ -114,7 +116,7 @@ class SurgePipeline:
             log.info("surge state of partition %d: %d entities recovered", partition, len(entities))
         return SurgeDetector.restored(self._settings.surge, entities, meta)
 
-    def _alert(self, change: SurgeChange, one: Slice) -> Alert:
+    def _alert(self, change: SurgeChange, at: Coordinates) -> Alert:
         surge = self._settings.surge
         return {
             "id": change.output_id,
@@ -126,7 +128,7 @@ class SurgePipeline:
             "label": surge.label,
             "score": 1.0 - change.counts["p_value"],
             "scores": {},
-            "source": {"name": SOURCE, "topic": one.topic, "partition": one.partition, "offset": one.offset},
+            "source": source_ref(SOURCE, at),
             "kind": "surge",
             "state": change.state,
             "severity": change.severity,
@@ -158,6 +160,10 @@ def read_compacted(config: dict[str, object], topic: str, partition: int, deadli
             if error := message.error():
                 if error.code() == KafkaError._PARTITION_EOF:
                     return found
+                if error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION):
+                    raise BrokerUnavailable(
+                        f"topic {topic} has no partition {partition}; run: streamgauge topics create"
+                    )
                 if error.fatal() or not error.retriable():
                     raise KafkaException(error)
                 continue

@@ -20,7 +20,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
     NewTopic,
 )
 
-from streams.broker import BrokerError
+from streams.exits import BrokerUnavailable
 from streams.security import librdkafka_config
 from streams.settings import Settings
 
@@ -106,7 +106,7 @@ def wanted_topics(settings: Settings) -> list[TopicSpec]:
 def connect(settings: Settings, timeout_s: float = CONNECT_TIMEOUT_S) -> tuple[AdminClient, ClusterMetadata]:
     """An administration client and what the cluster says of itself.
 
-    Raises BrokerError naming the address and what librdkafka met, SecurityError for unusable credentials.
+    Raises BrokerUnavailable naming the address and what librdkafka met, SecurityError for unusable credentials.
     """
     met: list[KafkaError] = []
     config = librdkafka_config(settings.broker)
@@ -121,7 +121,7 @@ def connect(settings: Settings, timeout_s: float = CONNECT_TIMEOUT_S) -> tuple[A
             down = any(one.code() == KafkaError._ALL_BROKERS_DOWN for one in met)  # each was tried once
             if down or time.monotonic() >= deadline:
                 causes = [one.str() for one in met if one.code() != KafkaError._ALL_BROKERS_DOWN]
-                raise BrokerError(
+                raise BrokerUnavailable(
                     f"broker.bootstrap: {settings.broker.bootstrap} does not answer "
                     f"({causes[0] if causes else error.args[0].str()}); start Kafka there, or set broker.bootstrap"
                 ) from None
@@ -135,7 +135,7 @@ def is_embedded(cluster: ClusterMetadata) -> bool:
 def create_topics(settings: Settings) -> list[TopicOutcome]:
     """Make the wanted topics that are missing; one outcome each, in order.
 
-    Raises BrokerError when the cluster cannot be reached, SecurityError for unusable credentials.
+    Raises BrokerUnavailable when the cluster cannot be reached, SecurityError for unusable credentials.
     """
     admin, cluster = connect(settings)
     specs = wanted_topics(settings)
@@ -155,7 +155,7 @@ def create_topics(settings: Settings) -> list[TopicOutcome]:
 def list_topics(settings: Settings) -> list[TopicState]:
     """The cluster's topics by name, without Kafka's own (`__...`); settings are left out where it does not tell.
 
-    Raises BrokerError when the cluster cannot be reached, SecurityError for unusable credentials.
+    Raises BrokerUnavailable when the cluster cannot be reached, SecurityError for unusable credentials.
     """
     admin, cluster = connect(settings)
     return topic_states(admin, cluster)
@@ -203,7 +203,7 @@ def _await_visible(admin: AdminClient, names: set[str]) -> None:
     deadline = time.monotonic() + REQUEST_TIMEOUT_S
     while not names <= set(admin.list_topics(timeout=REQUEST_TIMEOUT_S).topics):
         if time.monotonic() >= deadline:
-            raise BrokerError(f"made, but not shown by the brokers after {REQUEST_TIMEOUT_S:g} s: {', '.join(names)}")
+            raise BrokerUnavailable(f"made, but not shown after {REQUEST_TIMEOUT_S:g} s: {', '.join(names)}")
         time.sleep(0.05)
 
 

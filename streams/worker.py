@@ -22,7 +22,6 @@ from rich.logging import RichHandler
 from models.errors import ModelError
 from streams import metrics
 from streams.app import Worker, build_worker, observe_lag
-from streams.broker import BrokerError
 from streams.consuming import UnknownFaust
 from streams.exits import BROKER_UNAVAILABLE, DONE, USAGE, BrokerUnavailable, end_process, guarded
 from streams.live import load_served
@@ -30,7 +29,7 @@ from streams.security import SecurityError
 from streams.settings import Settings, SettingsError, load_settings
 from streams.topics import connect, wanted_topics
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("streams.worker")  # __name__ is __main__ here
 
 _WATCH_EVERY_S = 1.0
 
@@ -110,7 +109,7 @@ def main() -> int:
     except (SettingsError, SecurityError, ModelError, UnknownFaust) as error:
         print(error, file=sys.stderr)
         return USAGE
-    except (BrokerError, BrokerUnavailable) as error:
+    except BrokerUnavailable as error:
         print(error, file=sys.stderr)
         return BROKER_UNAVAILABLE
     except Exception as error:

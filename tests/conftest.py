@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from streams.broker import EmbeddedBroker, KafkaBroker, embedded_broker, kafka_unavailable
+from streams.broker import KafkaBroker, kafka_unavailable
+from streams.embedded import EmbeddedBroker, embedded_broker
 from streams.settings import Settings, load_settings
 
 # Taken out of the environment: with this prefix it would be read as a setting, and refused as one there is not.
@@ -61,3 +63,11 @@ def settings_at(unique: Callable[[str], str]) -> Callable[..., Settings]:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny_releases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Release directory by task: real artefacts of the shipped tasks that score thousands of texts a second."""
+    from tests.tiny_releases import make_tiny_releases  # torch takes seconds: only for those who ask
+
+    return make_tiny_releases(tmp_path_factory.mktemp("tiny"))

@@ -13,15 +13,8 @@ import pytest
 from confluent_kafka import Consumer, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
-from streams.broker import (
-    KAFKA_FILES,
-    BrokerError,
-    KafkaBroker,
-    embedded_broker,
-    kafka_libs,
-    kafka_unavailable,
-    kafka_version,
-)
+from streams.broker import KAFKA_FILES, BrokerError, KafkaBroker, kafka_libs, kafka_unavailable, kafka_version
+from streams.embedded import embedded_broker
 
 Unique = Callable[[str], str]
 QUIET: dict[str, str | int | float | bool] = {"log_level": 0}

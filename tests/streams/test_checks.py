@@ -9,8 +9,9 @@ import pytest
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 from rich.console import Console
 
-from streams.broker import EmbeddedBroker, KafkaBroker
+from streams.broker import KafkaBroker
 from streams.checks import Check, render, run_checks
+from streams.embedded import EmbeddedBroker
 from streams.settings import Settings
 from streams.topics import create_topics
 

@@ -175,3 +175,9 @@ def test_the_shipped_sources_read_the_shipped_samples() -> None:
         verdicts = Intake(name, source, settings.intake).decode([FakeRecord(line) for line in lines], now_s)
         assert len(verdicts) == 130
         assert all(isinstance(one, Event) for one in verdicts)
+
+
+def test_an_absurd_time_stamp_of_the_record_is_bad_too() -> None:
+    got = verdict(b'{"title": "x"}', timestamp=2**62)
+    assert isinstance(got, Rejected)
+    assert (got.error, "the record's time stamp" in got.message) == ("BadTime", True)

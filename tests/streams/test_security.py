@@ -11,8 +11,8 @@ from confluent_kafka import Producer
 from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
 from pydantic import SecretStr
 
-from streams.broker import BrokerError
 from streams.checks import run_checks
+from streams.exits import BrokerUnavailable
 from streams.security import SecurityError, aiokafka_config, faust_credentials, librdkafka_config, ssl_context
 from streams.settings import BrokerSettings, load_settings
 from streams.topics import connect
@@ -133,7 +133,7 @@ def test_no_password_in_repr_log_or_error(caplog: pytest.LogCaptureFixture, capf
     caplog.set_level(logging.DEBUG)
     settings = with_user(bootstrap="127.0.0.1:1")
     whole = load_settings(env={}).model_copy(update={"broker": settings})
-    with pytest.raises(BrokerError) as caught:
+    with pytest.raises(BrokerUnavailable) as caught:
         connect(whole, timeout_s=0.2)
     shown = [
         f"{thing!r} {thing}"

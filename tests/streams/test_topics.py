@@ -5,7 +5,9 @@ from collections.abc import Callable
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
-from streams.broker import BrokerError, EmbeddedBroker, KafkaBroker, embedded_broker
+from streams.broker import KafkaBroker
+from streams.embedded import EmbeddedBroker, embedded_broker
+from streams.exits import BrokerUnavailable
 from streams.settings import Settings, load_settings
 from streams.topics import create_topics, list_topics, wanted_topics
 
@@ -51,7 +53,7 @@ def test_larger_events_get_a_larger_topic() -> None:
 
 
 def test_an_address_nobody_answers_at_is_named(settings_at: MakeSettings) -> None:
-    with pytest.raises(BrokerError, match=r"broker\.bootstrap: 127\.0\.0\.1:1 does not answer .*refused"):
+    with pytest.raises(BrokerUnavailable, match=r"broker\.bootstrap: 127\.0\.0\.1:1 does not answer .*refused"):
         create_topics(settings_at("127.0.0.1:1"))
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from models.datasets import Example
 from models.export import make_release
 from models.tasks import load_task
@@ -13,19 +11,20 @@ from models.training import TrainSettings, train
 from tests.tiny_encoder import make_tiny_encoder
 
 WORDS = ("bank", "card", "loan", "shares", "parcel", "fraud", "rent", "refund", "number")
+LABELS = {  # those the task files decide on
+    "sentiment": ("negative", "neutral", "positive"),
+    "intent": ("card_declined", "order_status", "out_of_scope"),
+    "risk": ("benign", "fraud", "scam"),
+}
 
 
-@pytest.fixture(scope="session")
-def tiny_releases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Release directory by task; the labels are those the task files decide on."""
-    folder = tmp_path_factory.mktemp("tiny")
+def make_tiny_releases(folder: Path) -> dict[str, Path]:
+    """Train and export one release for each task; returns its directory by task.
+
+    The first three words stand for a task's first label, the next three for its second, and so on.
+    """
     base = make_tiny_encoder(folder / "base", WORDS)
-    labels = {
-        "sentiment": ("negative", "neutral", "positive"),
-        "intent": ("card_declined", "order_status", "out_of_scope"),
-        "risk": ("benign", "fraud", "scam"),
-    }
-    return {task: _release(task, names, base, folder / task) for task, names in labels.items()}
+    return {task: _release(task, names, base, folder / task) for task, names in LABELS.items()}
 
 
 def _release(task: str, labels: tuple[str, ...], base: Path, out: Path) -> Path:

@@ -1,0 +1,262 @@
+"""Decisions: what each score means, with an identity that a redelivery repeats, in the shape the schemas promise."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+
+from models.tasks import LabelPolicy
+from streams.decisions import MAX_EVIDENCE_CHARS, Output, dead_letter, decide, iso
+from streams.events import WIRE_TYPES, Coordinates, Event, Observation, Rejected
+from streams.scoring import Scored
+from streams.settings import load_settings
+from tests.streams.fakes import FakeClassifier, serve
+from tests.streams.records import FakeRecord
+
+NOW_S = datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp()
+SURGE = load_settings(env={}).surge  # the label `negative` of the task `sentiment`
+EVENT = Event(
+    source="news", at=Coordinates("news", 2, 41), event_id="e7", event_time_s=NOW_S - 60, text="Shares fell",
+    key="ACME", entities=("ACME", "Übel AG"),
+)  # fmt: skip
+SENTIMENT = ("negative", "neutral", "positive")
+WIRE = {
+    "predictions": "predictions", "alerts": "alerts", "routes": "routes", "review": "review",
+    "dead_letters": "dead-letters",
+}  # fmt: skip
+
+
+def scored(
+    probabilities: Sequence[float], labels: Sequence[str], task: str = "risk", review_below: float = 0.5,
+    **policies: LabelPolicy,
+) -> dict[str, Scored]:  # fmt: skip
+    served = serve(FakeClassifier(labels=labels), task, review_below, **policies)
+    return {task: Scored(served, np.array(probabilities, np.float32))}
+
+
+def outputs(results: Mapping[str, Scored], event: Event = EVENT, now_s: float = NOW_S) -> dict[str, list[Any]]:
+    by_name: dict[str, list[Any]] = {}
+    for out in decide(event, results, SURGE, now_s):
+        by_name.setdefault(out.name, []).append(out.value)
+        check(out)
+    return by_name
+
+
+def check(out: Output) -> None:
+    """The value has the fields and types of its wire type and no others, and survives JSON."""
+    wire = Observation if out.name == "observations" else WIRE_TYPES[WIRE[out.name]]
+    data = orjson.dumps(out.value)
+    TypeAdapter(wire).validate_json(data, strict=True)
+    assert set(orjson.loads(data)) == wire.__required_keys__
+    out.key.encode("utf-8")
+
+
+def test_a_prediction_in_full() -> None:
+    found = outputs(scored([0.125, 0.625, 0.25], SENTIMENT, "tone"))
+    assert found == {
+        "predictions": [
+            {
+                "id": "news/2/41/tone",
+                "event_id": "e7",
+                "event_time": "2026-03-01T11:59:00.000Z",
+                "scored_at": "2026-03-01T12:00:00.000Z",
+                "task": "tone",
+                "release": "fake-1",
+                "label": "neutral",
+                "score": 0.625,
+                "scores": {"negative": 0.125, "neutral": 0.625, "positive": 0.25},
+                "source": {"name": "news", "topic": "news", "partition": 2, "offset": 41},
+            }
+        ]
+    }
+
+
+@pytest.mark.parametrize(("score", "alerts"), [(0.59, 0), (0.6, 1), (0.61, 1), (1.0, 1)])
+def test_an_alert_from_the_threshold_on(score: float, alerts: int) -> None:
+    policy = LabelPolicy(alert_above=0.6, severity="high")
+    found = outputs(scored([1 - score, score], ("benign", "fraud"), review_below=0, fraud=policy))
+    assert len(found.get("alerts", [])) == alerts
+    for alert in found.get("alerts", []):
+        assert (alert["kind"], alert["state"], alert["severity"], alert["subject"]) == ("risk", "open", "high", "ACME")
+        assert (alert["id"], alert["label"]) == ("news/2/41/risk/alert/fraud", "fraud")
+        assert alert["evidence"] == {"text": "Shares fell", "threshold": 0.6}
+
+
+@given(st.floats(0.01, 1).map(lambda score: round(score, 2)))
+@example(0.7)
+@example(0.9)
+def test_a_published_score_and_the_alert_agree(threshold: float) -> None:
+    """Whoever reads `score` and `alert_above` comes to the same conclusion, though the model computes in float32."""
+    results = scored([threshold, 0.0], ("fraud", "benign"), fraud=LabelPolicy(alert_above=threshold))
+    found = outputs(results)
+    assert found["predictions"][0]["score"] == threshold
+    assert len(found.get("alerts", [])) == 1
+
+
+def test_every_label_over_its_threshold_has_its_own_alert() -> None:
+    low, high = LabelPolicy(alert_above=0.2, severity="low"), LabelPolicy(alert_above=0.4, severity="high")
+    found = outputs(scored([0.3, 0.25, 0.45], ("fraud", "benign", "scam"), fraud=low, scam=high))
+    assert [(one["label"], one["score"], one["severity"]) for one in found["alerts"]] == [
+        ("fraud", 0.3, "low"), ("scam", 0.45, "high"),
+    ]  # fmt: skip
+    assert len({one["id"] for one in found["alerts"]}) == 2
+    assert found["predictions"][0]["label"] == "scam"
+
+
+def test_evidence_is_bounded() -> None:
+    event = Event("news", Coordinates("news", 0, 0), "e", NOW_S, "é" * 20_000, "k")
+    found = outputs(scored([1.0, 0.0], ("fraud", "benign"), fraud=LabelPolicy(alert_above=0.5)), event)
+    assert len(found["alerts"][0]["evidence"]["text"]) == MAX_EVIDENCE_CHARS
+
+
+INTENTS = ("cards", "statement", "person", "unknown")
+POLICIES = {
+    "cards": LabelPolicy(queue="card-desk"),
+    "statement": LabelPolicy(queue="accounts", template="It is in the app."),
+    "person": LabelPolicy(queue="human"),
+}
+
+
+@pytest.mark.parametrize(
+    ("label", "score", "action", "queue", "template"),
+    [
+        ("cards", 0.9, "queue", "card-desk", None),
+        ("statement", 0.9, "template", "accounts", "It is in the app."),
+        ("person", 0.9, "human", "human", None),
+        ("unknown", 0.9, "human", "human", None),  # the task decides nothing on it
+        ("cards", 0.55, "human", "human", None),  # not sure
+        ("statement", 0.55, "human", "human", None),
+    ],
+)
+def test_where_a_chat_turn_goes(label: str, score: float, action: str, queue: str, template: str | None) -> None:
+    probabilities = [score if one == label else (1 - score) / 3 for one in INTENTS]
+    found = outputs(scored(probabilities, INTENTS, "intent", 0.6, **POLICIES))
+    (route,) = found["routes"]
+    assert (route["action"], route["queue"], route["template"]) == (action, queue, template)
+    assert (route["label"], route["conversation"], route["id"]) == (label, "ACME", "news/2/41/intent/route")
+
+
+def test_a_task_without_queues_routes_nothing() -> None:
+    assert "routes" not in outputs(scored([0.1, 0.9], ("benign", "fraud"), fraud=LabelPolicy(alert_above=0.5)))
+
+
+@pytest.mark.parametrize(("score", "reviews"), [(0.59, 1), (0.6, 0), (0.61, 0)])
+def test_a_person_reviews_what_is_below_the_limit(score: float, reviews: int) -> None:
+    found = outputs(scored([score, 1 - score], ("fraud", "benign"), review_below=0.6))
+    assert len(found.get("review", [])) == reviews
+    for review in found.get("review", []):
+        assert (review["text"], review["reason"]) == ("Shares fell", "low-confidence")
+        assert review["id"] == "news/2/41/risk/review"
+
+
+@pytest.mark.parametrize(("probabilities", "hit"), [((0.7, 0.2, 0.1), True), ((0.3, 0.6, 0.1), False)])
+def test_an_observation_for_each_entity(probabilities: Sequence[float], hit: bool) -> None:
+    decided = decide(EVENT, scored(probabilities, SENTIMENT, SURGE.task), SURGE, NOW_S)
+    observed = [out for out in decided if out.name == "observations"]
+    assert [out.key for out in observed] == ["ACME", "Übel AG"]  # an entity's observations stay in one partition
+    assert [out.value["entity"] for out in observed] == ["ACME", "Übel AG"]
+    assert [out.value["id"] for out in observed] == ["news/2/41/observation/0", "news/2/41/observation/1"]
+    assert all(out.value["hit"] is hit and out.value["event_time_s"] == EVENT.event_time_s for out in observed)
+    assert observed[0].value["score"] == pytest.approx(probabilities[0])
+    for out in observed:
+        check(out)
+
+
+def test_no_observation_of_another_task_or_without_entities() -> None:
+    assert "observations" not in outputs(scored([0.7, 0.2, 0.1], SENTIMENT, "tone"))
+    bare = Event("news", Coordinates("news", 0, 0), "e", NOW_S, "t", "k")
+    assert "observations" not in outputs(scored([0.7, 0.2, 0.1], SENTIMENT, SURGE.task), bare)
+
+
+def test_a_model_without_the_observed_label_never_hits() -> None:
+    found = outputs(scored([0.7, 0.3], ("good", "bad"), SURGE.task))
+    assert [(one["hit"], one["score"]) for one in found["observations"]] == [(False, 0.0), (False, 0.0)]
+
+
+events = st.builds(
+    Event,
+    source=st.just("chat"),
+    at=st.builds(Coordinates, st.from_regex(r"[A-Za-z0-9._-]{1,20}", fullmatch=True), st.integers(0, 9),
+                 st.integers(0, 2**60)),
+    event_id=st.text(st.characters(codec="utf-8"), min_size=1, max_size=20),
+    event_time_s=st.floats(-1e12, 1e12),
+    text=st.text(st.characters(codec="utf-8"), min_size=1, max_size=50),
+    key=st.text(st.characters(codec="utf-8"), min_size=1, max_size=20),
+    entities=st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=9), max_size=4, unique=True)
+    .map(tuple),
+)  # fmt: skip
+policies = st.builds(
+    LabelPolicy,
+    alert_above=st.none() | st.floats(0, 1),
+    severity=st.sampled_from(["low", "medium", "high"]),
+    queue=st.none() | st.sampled_from(["human", "desk"]),
+    template=st.none() | st.just("an answer"),
+)
+
+
+@given(events, st.lists(st.floats(0.01, 1), min_size=3, max_size=3), st.lists(policies, min_size=3, max_size=3),
+       st.floats(0, 1))  # fmt: skip
+def test_whatever_is_decided_has_its_shape_and_the_same_ids_again(
+    event: Event, weights: list[float], given_policies: list[LabelPolicy], review_below: float
+) -> None:
+    weight = np.array(weights, np.float32)
+    results = scored((weight / weight.sum()).tolist(), SENTIMENT, SURGE.task, review_below,
+                     **dict(zip(SENTIMENT, given_policies, strict=True)))  # fmt: skip
+    first, again = decide(event, results, SURGE, NOW_S), decide(event, results, SURGE, NOW_S + 3600)
+    for out in first:
+        check(out)
+    assert [(out.name, out.key, out.value["id"]) for out in first] == [
+        (out.name, out.key, out.value["id"]) for out in again
+    ]
+    assert len({(out.name, out.value["id"]) for out in first}) == len(first)
+    assert [out.name for out in first].count("predictions") == 1
+    assert [out.name for out in first].count("observations") == len(event.entities)
+
+
+any_bytes = st.none() | st.binary(max_size=200)
+
+
+@given(any_bytes, any_bytes, st.lists(st.tuples(st.text(max_size=9), any_bytes), max_size=3),
+       st.none() | st.integers(-(2**63), 2**63 - 1))  # fmt: skip
+def test_a_dead_letter_gives_the_bytes_back(
+    key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes | None]], timestamp: int | None
+) -> None:
+    headers = [(name.encode("utf-8", "replace").decode(), data) for name, data in headers]
+    record = FakeRecord(value, 7, "chat", 3, timestamp, key, headers)
+    rejected = Rejected(Coordinates("chat", 3, 7), "intake", "NotJson", "chat/3/7: not JSON")
+    out = dead_letter(record, "chat", rejected, NOW_S)
+    check(out)
+    letter = orjson.loads(orjson.dumps(out.value))
+    assert bytes_of(letter["key_base64"]) == key
+    assert bytes_of(letter["value_base64"]) == value
+    assert [(name, bytes_of(data)) for name, data in letter["headers_base64"]] == headers
+    assert (letter["id"], out.key) == ("chat/3/7/dead-letter", "chat/3/7")
+    assert letter["source"] == {"name": "chat", "topic": "chat", "partition": 3, "offset": 7}
+    assert (letter["stage"], letter["error"], letter["failed_at"]) == ("intake", "NotJson", iso(NOW_S))
+
+
+def bytes_of(text: str | None) -> bytes | None:
+    return None if text is None else base64.b64decode(text, validate=True)
+
+
+@given(st.floats(allow_nan=False))
+@example(float("inf"))
+@example(-float("inf"))
+@example(253_402_300_799.9999)
+@example(-62_135_596_800.1)
+@example(0.9996)
+def test_any_time_has_a_name(seconds: float) -> None:
+    named = iso(seconds)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", named)
+    if -60_000_000_000 < seconds < 250_000_000_000:
+        assert datetime.fromisoformat(named).timestamp() == pytest.approx(seconds, abs=0.0011)

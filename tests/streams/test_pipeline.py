@@ -1,0 +1,240 @@
+"""A source's pipeline: exactly one end for every record, finished in order, after the broker has said yes."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import orjson
+import pytest
+from faust.types import TP
+
+from models.tasks import LabelPolicy
+from streams.batching import Limits
+from streams.consuming import Slice
+from streams.embedded import EmbeddedBroker
+from streams.exits import BrokerUnavailable
+from streams.intake import Intake
+from streams.pipeline import SourcePipeline
+from streams.publishing import Publisher
+from streams.scoring import Device, Scorer
+from streams.settings import OUTPUT_TOPICS, Settings
+from tests.streams.fakes import FakeClassifier, serve
+from tests.streams.records import FakeRecord
+from tests.streams.wire import Ends, free_port, read_all
+
+MakeSettings = Callable[..., Settings]
+GOOD = b'{"id": "%d", "ts": "2026-03-01T12:00:00Z", "text": "%s", "symbols": ["ACME"]}'
+
+
+def slice_of(values: Sequence[bytes], first: int = 0) -> Slice:
+    records = [FakeRecord(value, first + place, "news") for place, value in enumerate(values)]
+    return Slice(TP("news", 0), records, generation_id=1)
+
+
+def numbered(count: int, first: int = 0) -> list[bytes]:
+    return [GOOD % (number, b"x" * (1 + number * 5 % 17)) for number in range(first, first + count)]
+
+
+class Running:
+    """A pipeline at work, and what it has finished."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        classifiers: dict[str, FakeClassifier],
+        depth: int,
+        on_finish: Callable[[Slice], None],
+        publisher: Publisher,
+    ) -> None:
+        self.finished: list[Slice] = []
+        self.device = Device()
+        limits = Limits(64, 100_000, 0.002)
+        policies = {"bad": LabelPolicy(alert_above=0.5, severity="high")}
+        scorers = {
+            task: Scorer(serve(classifier, task, 0.5, **policies), limits, self.device)
+            for task, classifier in classifiers.items()
+        }
+
+        def finish(one: Slice) -> None:
+            on_finish(one)
+            self.finished.append(one)
+
+        topics = {name: getattr(settings.topics, name) for name in OUTPUT_TOPICS}
+        intake = Intake("news", settings.sources["news"], settings.intake)
+        self.pipeline = SourcePipeline(intake, scorers, publisher, topics, settings.surge, depth, finish)
+        loops = [self.pipeline.run_decide, self.pipeline.run_settle, *(scorer.run for scorer in scorers.values())]
+        self.loops = [asyncio.create_task(loop()) for loop in loops]
+        self.settle = self.loops[1]
+
+    async def until_finished(self, count: int) -> None:
+        async with asyncio.timeout(20):
+            while len(self.finished) < count:
+                for loop in self.loops:
+                    if loop.done():
+                        loop.result()
+                await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def running(
+    settings: Settings,
+    classifiers: dict[str, FakeClassifier],
+    depth: int = 4,
+    on_finish: Callable[[Slice], None] = lambda one: None,
+    timeout_s: float = 30,
+) -> AsyncIterator[Running]:
+    publisher = Publisher({"bootstrap.servers": settings.broker.bootstrap, "log_level": 0}, timeout_s)
+    one = Running(settings, classifiers, depth, on_finish, publisher)
+    try:
+        yield one
+    finally:
+        for loop in one.loops:
+            loop.cancel()
+        for loop in one.loops:
+            with suppress(asyncio.CancelledError, BrokerUnavailable):
+                await loop
+        one.device.close()
+        await asyncio.to_thread(publisher.close, 0.5)
+
+
+async def values(settings: Settings, name: str) -> list[dict[str, Any]]:
+    topic = getattr(settings.topics, name)
+    found = await asyncio.to_thread(read_all, settings.broker.bootstrap, topic)
+    return [orjson.loads(message.value() or b"") for message in found]
+
+
+def offsets(outputs: Sequence[dict[str, Any]]) -> list[int]:
+    return sorted(one["source"]["offset"] for one in outputs)
+
+
+async def test_every_record_has_exactly_one_end(embedded: EmbeddedBroker, settings_at: MakeSettings) -> None:
+    settings = settings_at(embedded.bootstrap)
+    good = numbered(6)
+    batch = [good[0], b"\xff not utf-8", good[1], GOOD % (90, b"poison"), good[2], b'{"id": "e"}', *good[3:], b"[]"]
+    async with running(settings, {"risk": FakeClassifier(poison=["poison"])}) as one:
+        await one.pipeline.accept(slice_of(batch, first=100))
+        await one.until_finished(1)
+    predictions, dead = await values(settings, "predictions"), await values(settings, "dead_letters")
+    assert offsets(dead) == [101, 103, 105, 109]
+    assert offsets(predictions) == [100, 102, 104, 106, 107, 108]
+    assert {one["source"]["offset"]: (one["stage"], one["error"]) for one in dead} == {
+        101: ("intake", "NotUtf8"), 103: ("scoring", "ModelFailed"), 105: ("intake", "EmptyText"),
+        109: ("intake", "WrongShape"),
+    }  # fmt: skip
+    for letter in dead:
+        assert base64.b64decode(letter["value_base64"]) == batch[letter["source"]["offset"] - 100]
+
+
+async def test_results_are_those_of_their_own_records(embedded: EmbeddedBroker, settings_at: MakeSettings) -> None:
+    """Bad records in between shift texts against records; the label says whose text was scored."""
+    settings, classifier = settings_at(embedded.bootstrap), FakeClassifier()
+    texts = ["x" * (1 + 7 * place % 19) for place in range(60)]
+    batch = [b"bad" if place % 7 == 3 else GOOD % (place, text.encode()) for place, text in enumerate(texts)]
+    async with running(settings, {"risk": classifier}) as one:
+        for first in range(0, 60, 13):
+            await one.pipeline.accept(slice_of(batch[first : first + 13], first))
+        await one.until_finished(5)
+    predictions = await values(settings, "predictions")
+    assert offsets(predictions) == [place for place in range(60) if place % 7 != 3]
+    for prediction in predictions:
+        offset = prediction["source"]["offset"]
+        assert prediction["event_id"] == str(offset)
+        assert prediction["label"] == classifier.label_of(texts[offset])
+    alerts = await values(settings, "alerts")
+    assert offsets(alerts) == offsets([one for one in predictions if one["label"] == "bad"])
+
+
+async def test_an_event_that_breaks_one_model_has_no_outputs_of_the_other(
+    embedded: EmbeddedBroker, settings_at: MakeSettings
+) -> None:
+    settings = settings_at(embedded.bootstrap)
+    batch = [GOOD % (0, b"fine"), GOOD % (1, b"poison"), GOOD % (2, b"fine too")]
+    async with running(settings, {"risk": FakeClassifier(poison=["poison"]), "tone": FakeClassifier()}) as one:
+        await one.pipeline.accept(slice_of(batch))
+        await one.until_finished(1)
+    predictions = await values(settings, "predictions")
+    assert Counter((each["source"]["offset"], each["task"]) for each in predictions) == Counter(
+        [(0, "risk"), (0, "tone"), (2, "risk"), (2, "tone")]
+    )
+    assert offsets(await values(settings, "dead_letters")) == [1]
+
+
+async def test_a_slice_of_nothing_but_rubbish_is_finished_too(
+    embedded: EmbeddedBroker, settings_at: MakeSettings
+) -> None:
+    settings, classifier = settings_at(embedded.bootstrap), FakeClassifier()
+    async with running(settings, {"risk": classifier}) as one:
+        await one.pipeline.accept(slice_of([b"\xff"] * 20))
+        await one.until_finished(1)
+    assert offsets(await values(settings, "dead_letters")) == list(range(20))
+    assert classifier.batches == []
+
+
+async def test_slices_are_finished_in_order_and_only_when_their_outputs_are_there(
+    embedded: EmbeddedBroker, settings_at: MakeSettings
+) -> None:
+    settings = settings_at(embedded.bootstrap)
+    ends = Ends(embedded.bootstrap, [settings.topics.predictions, settings.topics.dead_letters])
+    due, there = list[int](), list[int]()
+
+    def on_finish(one: Slice) -> None:
+        due.append(one.offset + 1)
+        there.append(ends.total())
+
+    slices = [slice_of([*numbered(9, 10 * turn), b"bad"], 10 * turn) for turn in range(12)]
+    async with running(settings, {"risk": FakeClassifier()}, on_finish=on_finish) as one:
+        for each in slices:
+            await one.pipeline.accept(each)
+        await one.until_finished(12)
+    ends.close()
+    assert one.finished == slices
+    assert due == [10 * turn for turn in range(1, 13)]
+    assert all(count >= wanted for count, wanted in zip(there, due, strict=True))
+
+
+async def accept_all(pipeline: SourcePipeline, slices: Sequence[Slice], accepted: list[Slice]) -> None:
+    for one in slices:
+        await pipeline.accept(one)
+        accepted.append(one)
+
+
+async def until_still(accepted: list[Slice], quiet_s: float = 0.3) -> int:
+    """How many were accepted once nothing more is."""
+    count = -1
+    while len(accepted) != count:
+        count = len(accepted)
+        await asyncio.sleep(quiet_s)
+    return count
+
+
+async def test_a_slow_model_holds_back_what_is_accepted(embedded: EmbeddedBroker, settings_at: MakeSettings) -> None:
+    gate = threading.Event()
+    settings, accepted, depth = settings_at(embedded.bootstrap), list[Slice](), 3
+    slices = [slice_of(numbered(5, 5 * turn), 5 * turn) for turn in range(40)]
+    async with running(settings, {"risk": FakeClassifier(gate=gate)}, depth) as one:
+        accepting = asyncio.create_task(accept_all(one.pipeline, slices, accepted))
+        assert 1 <= await until_still(accepted) <= depth + 1
+        assert one.finished == []
+        gate.set()
+        await one.until_finished(40)
+        await accepting
+    assert one.finished == slices
+    assert offsets(await values(settings, "predictions")) == list(range(200))
+
+
+async def test_nothing_is_finished_while_the_broker_is_away(settings_at: MakeSettings) -> None:
+    settings, accepted, depth = settings_at(f"127.0.0.1:{free_port()}"), list[Slice](), 2
+    slices = [slice_of(numbered(5, 5 * turn), 5 * turn) for turn in range(40)]
+    async with running(settings, {"risk": FakeClassifier()}, depth, timeout_s=2.0) as one:
+        accepting = asyncio.create_task(accept_all(one.pipeline, slices, accepted))
+        assert await until_still(accepted) <= 2 * depth + 2  # both queues, and one in each hand
+        with pytest.raises(BrokerUnavailable, match=settings.topics.predictions):
+            await asyncio.wait_for(asyncio.shield(one.settle), 20)
+        accepting.cancel()
+    assert one.finished == []
