@@ -105,7 +105,9 @@ class Reader(threading.Thread):
         self.seen = Seen()
         self._predictions = predictions
         self._stopping = threading.Event()
-        self._consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "verifier", "enable.auto.commit": False})
+        self._consumer = Consumer(
+            {"bootstrap.servers": bootstrap, "group.id": "verifier", "enable.auto.commit": False, "log_level": 0}
+        )
         self._consumer.assign(
             [TopicPartition(topic, part, 0) for topic in (predictions, dead_letters) for part in range(partitions)]
         )
@@ -127,13 +129,16 @@ class Reader(threading.Thread):
             self.seen.dead.setdefault(at, []).append(value)
 
     def wait_for(self, sent: Sent, timeout_s: float) -> None:
-        """Wait until every input has an end, or the time is over; then stop reading."""
+        """Wait until every input has an end, or the time is over."""
         end_s = time.monotonic() + timeout_s
         good = set(sent.good.values())
         while time.monotonic() < end_s and not (
             good <= self.seen.predictions.keys() and sent.bad.keys() <= self.seen.dead.keys()
         ):
             time.sleep(0.2)
+
+    def close(self) -> None:
+        """Stop reading."""
         self._stopping.set()
         self.join(10)
 
@@ -141,20 +146,26 @@ class Reader(threading.Thread):
 class Faults:
     """Hits the worker under a supervisor, again and again, at random moments."""
 
-    def __init__(self, supervisor: subprocess.Popen[bytes], seed: int) -> None:
+    def __init__(self, supervisor: subprocess.Popen[bytes], outputs: Callable[[], int], seed: int) -> None:
+        """`outputs` counts what has come out so far: a worker works when it grows."""
         self._supervisor = supervisor
+        self._outputs = outputs
         self._rng = random.Random(seed)
+        self._hit: set[int] = set()
         self.done: Counter[str] = Counter()
 
-    def hit(self, number: signal.Signals, after_s: tuple[float, float], ready: Callable[[], bool]) -> None:
-        """Wait until the worker works and then a random while, then send it the signal."""
+    def hit(self, number: signal.Signals, after_s: tuple[float, float]) -> None:
+        """Wait until a worker that was not hit yet has worked for a random while, then send it the signal."""
         end_s = time.monotonic() + 60
-        while not ready():
+        while (pid := self.child()) is None or pid in self._hit:
             assert time.monotonic() < end_s, "the worker did not come back within 60 s"
-            time.sleep(0.1)
+            time.sleep(0.05)
+        before = self._outputs()
+        while self._outputs() == before:
+            assert time.monotonic() < end_s, "the worker came back but does not work"
+            time.sleep(0.05)
         time.sleep(self._rng.uniform(*after_s))
-        pid = self.child()
-        assert pid is not None, "no worker to hit"
+        self._hit.add(pid)
         os.kill(pid, number)
         self.done[number.name] += 1
 

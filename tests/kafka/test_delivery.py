@@ -51,25 +51,23 @@ def run_with_faults(
     reader = Reader(bootstrap, settings.topics.predictions, settings.topics.dead_letters, PARTITIONS)
     reader.start()
     supervisor = start(arguments, env, config.with_name("worker.log"))
-    faults = Faults(supervisor, seed)
+    faults = Faults(supervisor, lambda: len(reader.seen.predictions), seed)
     topics = [source.topic for source in settings.active_sources.values()]
     sent: list[Sent] = []
     sender = threading.Thread(
         target=lambda: sent.append(send_events(bootstrap, topics, EVENTS, BAD_SHARE, SECONDS, seed)), daemon=True
     )
-    sender.start()
-    count = 0
-
-    def works_again() -> bool:
-        return len(reader.seen.predictions) > count
-
-    for kill in kills:
-        faults.hit(kill, (0.2, 3.0), works_again)
-        count = len(reader.seen.predictions)
-    sender.join(SECONDS + 90)
-    assert sent, "the events could not all be sent"
-    reader.wait_for(sent[0], wait_s)
-    return sent[0], reader, faults, stop(supervisor)
+    try:
+        sender.start()
+        for kill in kills:
+            faults.hit(kill, (0.2, 3.0))
+        sender.join(SECONDS + 90)
+        assert sent, "the events could not all be sent"
+        reader.wait_for(sent[0], wait_s)
+    finally:
+        code = stop(supervisor)
+        reader.close()
+    return sent[0], reader, faults, code
 
 
 def test_every_event_has_its_end_though_the_worker_is_killed(kafka: KafkaBroker, config: Path) -> None:
