@@ -36,10 +36,12 @@ class Headline(TypedDict):
 class Opening:
     """The last surge of an entity, kept while it is open or cools down.
 
-    `bucket_s` is the start of the newest bucket when it opened, `peak_ratio` the highest ratio it has reached.
+    `origin` is the source partition whose clock it opened and resolves by, `bucket_s` the start of the newest bucket
+    when it opened, `peak_ratio` the highest ratio it has reached.
     """
 
     alert_id: str
+    origin: str
     opened_s: float
     bucket_s: int
     peak_ratio: float
@@ -62,13 +64,20 @@ class EntityState:
 
 
 @dataclass(slots=True)
+class Clock:
+    """Event time of one source partition: how far it has got, and the start of the first bucket of its history."""
+
+    now_s: float
+    first_seen_s: int
+
+
+@dataclass(slots=True)
 class Progress:
-    """How far a partition's log has been read; `first_seen_s` is the start of the first bucket of its history."""
+    """How far a partition's log has been read, with the clocks of the source partitions that feed it."""
 
     epoch: int = 0
     next_offset: int = 0
-    max_event_time_s: float | None = None
-    first_seen_s: int = 0
+    clocks: dict[str, Clock] = field(default_factory=dict)
     late: int = 0
 
 
@@ -86,8 +95,9 @@ def decode_progress(data: bytes | None) -> Progress:
     if data is None:
         return Progress()
     try:
-        return Progress(**orjson.loads(data))
-    except (TypeError, ValueError) as error:
+        raw = orjson.loads(data)
+        return Progress(**raw | {"clocks": {origin: Clock(**clock) for origin, clock in raw["clocks"].items()}})
+    except (KeyError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"surge state: the progress record cannot be read ({error}); {_WAY_OUT}") from error
 
 

@@ -37,7 +37,11 @@ def baseline_s(settings: SurgeSettings) -> int:
 
 
 def count_window(
-    settings: SurgeSettings, buckets: Mapping[int, tuple[int, int]], window_from_s: int, history_from_s: int
+    settings: SurgeSettings,
+    buckets: Mapping[int, tuple[int, int]],
+    window_from_s: int,
+    window_to_s: int,
+    history_from_s: int,
 ) -> SurgeCounts:
     """The numbers of the window from `window_from_s` on, against the baseline before it.
 
@@ -51,11 +55,14 @@ def count_window(
         settings: of the detector.
         buckets: start in s -> hits, total.
         window_from_s: start of the window's first bucket.
+        window_to_s: end of its last one; what another source partition has brought beyond it does not count.
         history_from_s: start of the first bucket of the partition's history.
     """
     length_s = min(max(window_from_s - history_from_s, window_s(settings)), baseline_s(settings))
     hits = total = past_hits = 0
     for start_s, (bucket_hits, bucket_total) in buckets.items():
+        if start_s >= window_to_s:
+            continue
         if start_s >= window_from_s:
             hits += bucket_hits
             total += bucket_total

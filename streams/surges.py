@@ -7,6 +7,10 @@ Buckets are tumbling spans of event time. The window is the newest `window_bucke
 what arrives for it later is counted as late and changes nothing. A surge opens on a hit, over the newest window; it
 resolves when a bucket closes, over the closed window and what is newer, so that it waits for its data to be complete.
 
+Every source partition has a clock of its own: a replay reads partitions at different speeds, and one that is ahead must
+not make another's events late. So what happens to an entity whose events share a partition does not depend on how
+partitions are interleaved.
+
 Everything here is a function of the log: `surge_codec` says how that survives a crash at any point.
 """
 
@@ -20,6 +24,7 @@ from typing import Literal, Self
 from streams.events import Observation
 from streams.settings import SurgeSettings
 from streams.surge_codec import (
+    Clock,
     EntityState,
     Headline,
     Opening,
@@ -45,6 +50,7 @@ MAX_EVIDENCE = 5
 MAX_HEADLINES = 60  # a wide window must still fit into a record
 MAX_TEXT_CHARS = 280
 MAX_ID_CHARS = 200
+MAX_ORIGINS = 10_000  # source partitions; what made-up ids bring beyond them shares one clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,37 +142,42 @@ class SurgeDetector:
         """Take in the observation at `offset`; an offset that was taken in before changes nothing."""
         if offset < self._progress.next_offset:
             return []
-        changes = self.advance(offset, observation["event_time_s"])
+        origin = origin_of(observation["id"])
+        if origin not in self._progress.clocks and len(self._progress.clocks) >= MAX_ORIGINS:
+            origin = ""
+        changes = self.advance(offset, origin, observation["event_time_s"])
+        clock = self._progress.clocks[origin]
         bucket_s = self._bucket_of(observation["event_time_s"])
-        if bucket_s < self._open_from_s:
+        if bucket_s < self._open_from_s(clock):
             self._progress.late += 1
             return changes
         state = self._admitted(observation["entity"])
         if state is None:
             return changes
         state.rank = 2 * offset + 1
-        self._add(state, bucket_s, observation)
+        self._add(state, bucket_s, self._open_from_s(clock), observation)
         if observation["hit"]:
-            changes += self._opened(state, observation)
+            changes += self._opened(state, observation, origin, clock)
         if state.opening is None:
             self._idle.move_to_end(observation["entity"])
         return changes
 
-    def advance(self, offset: int, event_time_s: float) -> list[SurgeChange]:
-        """Let event time reach `event_time_s` (an idle tick of the log); closing buckets may resolve surges."""
+    def advance(self, offset: int, origin: str, event_time_s: float) -> list[SurgeChange]:
+        """Let the clock of a source partition reach `event_time_s`; closing buckets may resolve its surges."""
         progress = self._progress
         if offset < progress.next_offset:
             return []
         progress.next_offset = offset + 1
-        reached_s = progress.max_event_time_s
-        if reached_s is not None and event_time_s <= reached_s:
+        clock = progress.clocks.get(origin)
+        if clock is not None and event_time_s <= clock.now_s:
             return []
-        if reached_s is None or event_time_s - reached_s > self._memory_s:
+        if clock is None or event_time_s - clock.now_s > self._memory_s:
             # A gap longer than all we remember is an outage or a stray time, no evidence that all was quiet.
-            progress.first_seen_s = self._bucket_of(event_time_s)
-        was_open_from_s = None if reached_s is None else self._open_from_s
-        progress.max_event_time_s = event_time_s
-        return [] if self._open_from_s == was_open_from_s else self._buckets_closed(offset)
+            progress.clocks[origin] = clock = Clock(event_time_s, self._bucket_of(event_time_s))
+            return self._buckets_closed(offset, origin, clock)
+        was_open_from_s = self._open_from_s(clock)
+        clock.now_s = event_time_s
+        return [] if self._open_from_s(clock) == was_open_from_s else self._buckets_closed(offset, origin, clock)
 
     def changed(self) -> dict[str, bytes | None]:
         """Records of the entities changed since the last call, to be written one by one; None is a tombstone."""
@@ -188,17 +199,9 @@ class SurgeDetector:
         """The progress that belongs to the last `changed()`, whatever has been observed since."""
         return self._meta
 
-    @property
-    def _now_s(self) -> float:
-        reached_s = self._progress.max_event_time_s
-        if reached_s is None:
-            raise AssertionError("event time is asked for before the first event")
-        return reached_s
-
-    @property
-    def _open_from_s(self) -> int:
+    def _open_from_s(self, clock: Clock) -> int:
         """Start of the first bucket that is not closed."""
-        return self._bucket_of(self._now_s - self._settings.lateness_s)
+        return self._bucket_of(clock.now_s - self._settings.lateness_s)
 
     def _bucket_of(self, time_s: float) -> int:
         return int(time_s // self._settings.bucket_s) * self._settings.bucket_s
@@ -227,11 +230,11 @@ class SurgeDetector:
         self._touch(name)
         del self._idle[name], self._entities[name]
 
-    def _add(self, state: EntityState, bucket_s: int, observation: Observation) -> None:
+    def _add(self, state: EntityState, bucket_s: int, open_from_s: int, observation: Observation) -> None:
         if bucket_s not in state.counts:
-            kept_from_s = self._open_from_s - self._memory_s
+            kept_from_s = open_from_s - self._memory_s
             state.counts = {start: count for start, count in state.counts.items() if start >= kept_from_s}
-            window_from_s = self._open_from_s - self._window_s
+            window_from_s = open_from_s - self._window_s
             state.headlines = [h for h in state.headlines if h["event_time_s"] >= window_from_s]
         hits, total = state.counts.get(bucket_s, (0, 0))
         state.counts[bucket_s] = (hits + observation["hit"], total + 1)
@@ -250,45 +253,51 @@ class SurgeDetector:
             if len(state.headlines) > MAX_HEADLINES:
                 state.headlines.remove(min(state.headlines, key=lambda h: (h["event_time_s"], h["id"])))
 
-    def _opened(self, state: EntityState, observation: Observation) -> list[SurgeChange]:
-        newest_s = self._bucket_of(self._now_s)
-        from_s = newest_s + self._settings.bucket_s - self._window_s
-        counts = count_window(self._settings, state.counts, from_s, self._progress.first_seen_s)
+    def _opened(self, state: EntityState, observation: Observation, origin: str, clock: Clock) -> list[SurgeChange]:
+        newest_s = self._bucket_of(clock.now_s)
+        to_s = newest_s + self._settings.bucket_s
+        from_s = to_s - self._window_s
+        counts = count_window(self._settings, state.counts, from_s, to_s, clock.first_seen_s)
         opening, entity = state.opening, observation["entity"]
         if opening is not None and opening.is_open:
             state.opening = replace(opening, peak_ratio=max(opening.peak_ratio, counts["ratio"]))
             return []
-        cools = opening is not None and self._now_s < opening.opened_s + self._settings.cooldown_s
+        cools = opening is not None and clock.now_s < opening.opened_s + self._settings.cooldown_s
         if cools or not is_surge(self._settings, counts):
             return []
         alert_id = f"surge/{entity}/{newest_s}"  # one opening per bucket: none resolves before its bucket is closed
-        state.opening = Opening(alert_id, self._now_s, newest_s, counts["ratio"], observation["release"])
+        state.opening = Opening(alert_id, origin, clock.now_s, newest_s, counts["ratio"], observation["release"])
         self._held.add(entity)
         self._idle.pop(entity, None)
-        return [self._change("open", entity, state, state.opening, counts, from_s)]
+        return [self._change("open", entity, state, clock, state.opening, counts, from_s)]
 
-    def _buckets_closed(self, offset: int) -> list[SurgeChange]:
+    def _buckets_closed(self, offset: int, origin: str, clock: Clock) -> list[SurgeChange]:
         """Resolve the surges that are over, end cool-downs, forget entities without a bucket left to count."""
         changes = []
-        from_s = self._open_from_s - self._window_s
+        open_from_s = self._open_from_s(clock)
+        from_s = open_from_s - self._window_s
+        to_s = self._bucket_of(clock.now_s) + self._settings.bucket_s
         for name in sorted(self._held):
             state = self._entities[name]
             opening = state.opening
             if opening is None:
                 raise AssertionError(f"{name[:80]!r} is held without a surge")
-            if opening.is_open and opening.bucket_s < self._open_from_s:
-                counts = count_window(self._settings, state.counts, from_s, self._progress.first_seen_s)
+            if opening.origin != origin:
+                continue
+            if opening.is_open and opening.bucket_s < open_from_s:
+                counts = count_window(self._settings, state.counts, from_s, to_s, clock.first_seen_s)
                 if is_over(self._settings, counts):
                     self._touch(name)
                     state.rank = 2 * offset
                     state.opening = opening = replace(opening, is_open=False)
-                    changes.append(self._change("resolved", name, state, opening, counts, from_s))
-            if not opening.is_open and self._now_s >= opening.opened_s + self._settings.cooldown_s:
+                    changes.append(self._change("resolved", name, state, clock, opening, counts, from_s))
+            if not opening.is_open and clock.now_s >= opening.opened_s + self._settings.cooldown_s:
                 self._touch(name)
                 state.rank, state.opening = 2 * offset, None
                 self._held.remove(name)
                 self._idle[name] = None
-        while self._idle and max(self._entities[next(iter(self._idle))].counts) < self._open_from_s - self._memory_s:
+        slowest_s = min(self._open_from_s(each) for each in self._progress.clocks.values())
+        while self._idle and max(self._entities[next(iter(self._idle))].counts) < slowest_s - self._memory_s:
             self._drop_oldest()
         return changes
 
@@ -297,6 +306,7 @@ class SurgeDetector:
         to: Literal["open", "resolved"],
         entity: str,
         state: EntityState,
+        clock: Clock,
         opening: Opening,
         counts: SurgeCounts,
         from_s: int,
@@ -307,11 +317,17 @@ class SurgeDetector:
             state=to,
             entity=entity,
             severity=severity(self._settings, opening.peak_ratio),
-            event_time_s=self._now_s,
+            event_time_s=clock.now_s,
             counts=counts,
             evidence=tuple(evidence),
             release=opening.release,
         )
+
+
+def origin_of(observation_id: str) -> str:
+    """The source partition an observation comes from, "topic/partition", by its id; "" for an id of another make."""
+    parts = observation_id.split("/", 2)
+    return "/".join(parts[:2]) if len(parts) == 3 and len(observation_id) <= MAX_ID_CHARS + 100 else ""
 
 
 def _weakest_last(headline: Headline) -> tuple[float, float, str]:

@@ -1,4 +1,5 @@
 import math
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -65,7 +66,7 @@ def obs(time_s: float, entity: str = "ACME", hit: bool = True, score: float = 0.
 def apply(detector: SurgeDetector, offset: int, action: Action) -> list[SurgeChange]:
     if isinstance(action, dict):
         return detector.observe(offset, action)
-    return detector.advance(offset, action)
+    return detector.advance(offset, "news/0", action)
 
 
 def run(
@@ -166,8 +167,8 @@ def test_an_idle_tick_resolves() -> None:
     detector = SurgeDetector(SETTINGS)
     run(burst(NOW_S, 6), detector=detector)
     assert detector.open_surges == 1
-    assert detector.advance(6, NOW_S + 3600)[0].state == "resolved"
-    assert detector.advance(6, NOW_S + 9999) == []
+    assert detector.advance(6, "news/0", NOW_S + 3600)[0].state == "resolved"
+    assert detector.advance(6, "news/0", NOW_S + 9999) == []
     assert detector.open_surges == 0
 
 
@@ -403,3 +404,29 @@ def test_the_shipped_significance_asks_for_a_history() -> None:
     assert run(cold, settings) == []
     warm = [NOW_S, *burst(NOW_S + 8 * 3600, settings.min_support, "NEW")]
     assert states(run(warm, settings)) == [("NEW", "open")]
+
+
+def from_partition(partition: int, log: Log) -> list[Observation]:
+    """The observations of a log as those of one source partition, its entities known nowhere else."""
+    return [
+        Observation(
+            {**action, "id": f"news/{partition}/{place}/observation/0", "entity": f"{partition}-{action['entity']}"}
+        )
+        for place, action in enumerate(log)
+        if isinstance(action, dict)
+    ]
+
+
+@given(any_log, any_log, st.randoms(use_true_random=False))
+def test_how_partitions_are_interleaved_changes_nothing(one: Log, other: Log, rng: random.Random) -> None:
+    """A replay of a backlog reads partitions at different speeds; entities at home in one of them must not notice."""
+    settings = TIGHT.model_copy(update={"max_entities": 1000})
+    first, second = from_partition(0, one), from_partition(1, other)
+
+    def seen(log: list[Observation]) -> list[tuple[str, float]]:
+        return sorted((change.output_id, change.event_time_s) for change in run(log, settings))
+
+    mixed, rest = list[Observation](), [list(first), list(second)]
+    while any(rest):
+        mixed.append(rng.choice([part for part in rest if part]).pop(0))
+    assert seen(mixed) == seen([*first, *second]) == seen([*second, *first])
