@@ -17,6 +17,33 @@ from streams.settings import Settings, load_settings
 KAFKA_IS_REQUIRED = os.environ.pop("STREAMGAUGE_REQUIRE_KAFKA", "") == "1"
 
 
+LEFT_OUT = pytest.StashKey[dict[str, int]]()
+MARKED = {"kafka": "on real Kafka", "slow": "that take minutes"}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without -m only the fast tests run; the summary says in one line what was left out and how to run it."""
+    if config.option.markexpr or config.option.keyword or config.option.collectonly:
+        return
+    kept, left = list[pytest.Item](), dict.fromkeys(MARKED, 0)
+    for item in items:
+        mark = next((mark for mark in MARKED if item.get_closest_marker(mark)), None)
+        if mark is None:
+            kept.append(item)
+        else:
+            left[mark] += 1
+    items[:] = kept
+    config.stash[LEFT_OUT] = left
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for mark, count in config.stash.get(LEFT_OUT, {}).items():
+        if count:
+            missing = kafka_unavailable() if mark == "kafka" else None
+            why = f"{missing} Then run" if missing else "not among the fast ones; run"
+            terminalreporter.write_line(f"SKIPPED {count} tests {MARKED[mark]}: {why}: python -m pytest -m {mark}")
+
+
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[KafkaBroker]:
     """One Apache Kafka for all tests marked `kafka`; nobody stops it."""
