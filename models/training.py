@@ -24,7 +24,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from models.bases import base_folder, weights_sha256
 from models.classifier import Encoded, length_sorted_batches, pad_id, padded
 from models.datasets import Example, imbalance, labels_of, split
-from models.errors import BadBase, BadDataset, MissingExtra
+from models.errors import TRAIN_EXTRA, BadBase, BadDataset, MissingExtra
 from models.evaluation import fit_temperature, macro_f1, target_indices
 from models.tasks import Task
 
@@ -229,8 +229,8 @@ def _preset(settings: TrainSettings) -> tuple[int, float]:
 
 
 def _load(folder: Path, labels: int, max_tokens: int, settings: TrainSettings) -> tuple[TextClassifier, Tokenizer]:
-    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(folder)
         # "eager" attention: it exports to the plainest graph, and on short texts it is as fast as any.
@@ -260,12 +260,13 @@ def _with_adapters(encoder: Any, rank: int) -> torch.nn.Module:
     try:
         import peft
     except ImportError as error:
-        raise MissingExtra("method: lora needs the peft package: pip install peft") from error
+        raise MissingExtra(f"method: lora needs the peft package: {TRAIN_EXTRA}") from error
     config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.05, target_modules="all-linear")
     with warnings.catch_warnings():
         # peft still asks transformers by an attribute's old name; nothing that we could call otherwise.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-        return peft.get_peft_model(encoder, config)
+        adapted: torch.nn.Module = peft.get_peft_model(encoder, config)
+    return adapted
 
 
 def _learned(model: TextClassifier) -> dict[str, torch.Tensor]:
