@@ -55,7 +55,9 @@ def run_checks(settings: Settings, config_file: Path | None = None) -> list[Chec
 
 def render(checks: list[Check]) -> Table:
     """The findings as a table for a terminal."""
-    table = Table("check", "", "finding", "what to do", title="streamgauge check", title_justify="left")
+    table = Table("check", "", title="streamgauge check", title_justify="left")
+    table.add_column("finding", overflow="fold")  # ids and paths are worth their length
+    table.add_column("what to do", overflow="fold")
     for check in checks:
         table.add_row(Text(check.name), _MARKS[check.ok], Text(check.detail), Text(check.todo))
     return table

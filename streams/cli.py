@@ -47,7 +47,7 @@ def demo(
 ) -> None:
     """Show the whole system at work on sample events: embedded broker, worker, starter models, live view."""
     from streams.demo import run_demo
-    from streams.demo_view import row, view
+    from streams.demo_view import alert_row, route_row, view
     from streams.worker import set_up_logging
 
     set_up_logging()
@@ -55,17 +55,18 @@ def demo(
     releases = _starter_models(settings)
     _interrupt_on_sigterm()
     live = Live(console=err, refresh_per_second=8) if err.is_terminal else None
-    shown = 0
+    shown = {"alerts": 0, "routes": 0}
 
     def show(running: Any, elapsed_s: float) -> None:
-        nonlocal shown
         if live is not None:
             live.update(view(running, elapsed_s))
             return
-        alerts = running.tally.outputs["alerts"] + running.tally.outputs["routes"]
-        for output, value in list(running.tally.latest)[-(alerts - shown) :] if alerts > shown else ():
-            err.print(" | ".join(cell.plain for cell in row(output, value)), soft_wrap=True, highlight=False)
-        shown = alerts
+        tally = running.tally
+        for name, latest, row in (("alerts", tally.alerts, alert_row), ("routes", tally.routes, route_row)):
+            count = tally.outputs[name]
+            for value in list(latest)[max(0, len(latest) - (count - shown[name])) :]:
+                err.print(" | ".join(cell.plain for cell in row(value)), soft_wrap=True, highlight=False)
+            shown[name] = count
 
     with contextlib.ExitStack() as stack:
         status = stack.enter_context(err.status("starting the embedded broker and a worker"))

@@ -110,6 +110,7 @@ def _route(event: Event, prediction: Prediction, policy: LabelPolicy, unsure: bo
         "queue": "human" if to_human or policy.queue is None else policy.queue,
         "template": None if to_human else policy.template,
         "conversation": event.key,
+        "text": event.text[:MAX_EVIDENCE_CHARS],
     }
 
 

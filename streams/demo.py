@@ -37,6 +37,7 @@ _ROUNDS_BACK = 360  # the first round lies so many rounds before now
 _BAD_EVERY = 50
 _BAD = (b"\xff\xfe not utf-8", b"{'not': 'json'}", b'["a list"]', b'{"id": "x", "ts": "2026-03-02", "text": "   "}')
 _DRAIN_S = 20.0
+_SHOWN = 8  # latest alerts and routes
 _READY_S = 90.0
 
 
@@ -47,7 +48,8 @@ class Tally:
     sent: dict[Coordinates, float] = field(default_factory=dict)  # not answered yet: when it was acknowledged
     outputs: Counter[str] = field(default_factory=Counter)
     latencies_ms: deque[float] = field(default_factory=lambda: deque(maxlen=20_000))
-    latest: deque[tuple[str, Mapping[str, Any]]] = field(default_factory=lambda: deque(maxlen=14))
+    alerts: deque[Mapping[str, Any]] = field(default_factory=lambda: deque(maxlen=_SHOWN))
+    routes: deque[Mapping[str, Any]] = field(default_factory=lambda: deque(maxlen=_SHOWN))
     events: int = 0
     early: set[Coordinates] = field(default_factory=set)  # answered before our own acknowledgement was served
     _acknowledged: dict[tuple[str, int], int] = field(default_factory=dict)  # highest offset by topic and partition
@@ -67,8 +69,10 @@ class Tally:
     def on_output(self, output: str, value: Mapping[str, Any]) -> None:
         """Note an output; a prediction or dead letter answers its input."""
         self.outputs[output] += 1
-        if output in ("alerts", "routes"):
-            self.latest.append((output, value))
+        if output == "alerts":
+            self.alerts.append(value)
+        elif output == "routes":
+            self.routes.append(value)
         if output not in ("predictions", "dead_letters"):
             return
         source = value["source"]

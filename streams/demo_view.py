@@ -12,12 +12,16 @@ from rich.text import Text
 
 from streams.demo import Demo
 
+Row = tuple[Text, ...]
+
 _STYLE = {"high": "bold red", "medium": "yellow", "low": "cyan"}
 
 
 def view(demo: Demo, elapsed_s: float) -> RenderableType:
     """The whole screen."""
-    return Group(_figures(demo, elapsed_s), _latest(demo))
+    alerts = _latest([alert_row(value) for value in reversed(demo.tally.alerts)], "alert")
+    routes = _latest([route_row(value) for value in reversed(demo.tally.routes)], "route")
+    return Group(_figures(demo, elapsed_s), alerts, Text(), routes)
 
 
 def _figures(demo: Demo, elapsed_s: float) -> RenderableType:
@@ -37,25 +41,28 @@ def _figures(demo: Demo, elapsed_s: float) -> RenderableType:
     return Panel(table, title="streamgauge demo", subtitle=where)
 
 
-def _latest(demo: Demo) -> RenderableType:
-    table = Table(expand=True, show_lines=False, box=None)
-    for name, width in (("time", 8), ("what", 12), ("label", 22), ("score", 5), ("for", 14)):
+def _latest(rows: list[Row], what: str) -> RenderableType:
+    table = Table(expand=True, box=None, header_style="bold")
+    for name, width in (("time", 8), (what, 14), ("label", 20), ("score", 5), ("for", 16)):
         table.add_column(name, width=width, no_wrap=True)
     table.add_column("text", ratio=1, no_wrap=True)
-    for output, value in reversed(demo.tally.latest):
-        table.add_row(*row(output, value))
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
-def row(output: str, value: Mapping[str, Any]) -> tuple[Text, ...]:
-    """One alert or route as the cells time, what, label, score, for, text."""
-    style = _STYLE.get(value.get("severity", ""), "")
-    if output == "alerts":
-        what, subject = (f"{value['kind']} {value['state']}", value["subject"])
-        text = _evidence(value["evidence"])
-    else:
-        what, subject = (value["action"], value["queue"])
-        text = value["template"] or ""
+def alert_row(value: Mapping[str, Any]) -> Row:
+    """An alert as the cells time, alert, label, score, for, text."""
+    kind = f"{value['kind']} {value['state']}"
+    return _row(value, kind, value["subject"], _evidence(value["evidence"]), _STYLE[value["severity"]])
+
+
+def route_row(value: Mapping[str, Any]) -> Row:
+    """A route as the cells time, route, label, score, for, text."""
+    return _row(value, value["action"], value["queue"], value["text"], "")
+
+
+def _row(value: Mapping[str, Any], what: str, subject: str, text: str, style: str) -> Row:
     cells = (value["event_time"][11:19], what, value["label"], f"{value['score']:.2f}", subject, text)
     return tuple(Text(cell, style=style) for cell in cells)
 

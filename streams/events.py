@@ -129,6 +129,7 @@ class Route(Prediction):
     queue: str
     template: str | None
     conversation: str
+    text: Annotated[str, Field(description="the chat turn, its first 1,000 characters")]
 
 
 class ReviewRequest(Prediction):

@@ -7,6 +7,7 @@ resolves when the broker has acknowledged every record of the call, and fails wh
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -81,7 +82,8 @@ class Publisher:
                 "message.max.bytes": MAX_MESSAGE_BYTES,
                 "delivery.timeout.ms": int(delivery_timeout_s * 1000),
                 "queue.buffering.max.messages": 200_000,
-            }
+            },
+            logger=logging.getLogger("librdkafka"),
         )
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._poll, name="publisher", daemon=True)
