@@ -200,14 +200,14 @@ def replay(
     """Send a recorded stream to a topic, paced by its time stamps."""
     import time
 
-    from streams.replay import Pace, replay
+    from streams.replay import Pace, lines_of, replay
     from streams.security import librdkafka_config
 
     settings = load_settings(config)
     keys = [source.key for source in settings.active_sources.values() if source.topic == topic]
     started_s = time.monotonic()
     with _progress() as progress:
-        bar = progress.add_task(f"replaying to {topic}", total=limit)
+        bar = progress.add_task(f"replaying to {topic}", total=sum(1 for _ in lines_of(file, limit)))
         count = replay(
             file,
             topic,
@@ -217,7 +217,6 @@ def replay(
             limit=limit,
             on_sent=lambda _: progress.advance(bar),
         )
-        progress.update(bar, total=count)
     seconds = time.monotonic() - started_s
     if as_json:
         print(json.dumps({"topic": topic, "records": count, "seconds": round(seconds, 3)}))
