@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 import faust
+from faust.types import TP
 
 from models.releases import home
 from streams import metrics
@@ -151,10 +152,16 @@ async def _awaited(loop: Callable[[], Awaitable[None]]) -> None:
     await loop()
 
 
-def observe_lag(consumer: SliceConsumer) -> int:
-    """Set the lag metric of every assigned partition, and of no other; returns their sum."""
+def observe_lag(consumer: SliceConsumer, shown: set[TP]) -> int:
+    """Set the lag metric of every assigned partition, and of no other; returns their sum.
+
+    `shown` holds the partitions of the last call and is brought up to date.
+    """
     lags = consumer.lag()
-    metrics.LAG.clear()
+    for tp in shown - lags.keys():
+        metrics.LAG.remove(tp.topic, str(tp.partition))
+    shown.clear()
+    shown.update(lags)
     for tp, lag in lags.items():
         metrics.LAG.labels(tp.topic, str(tp.partition)).set(lag)
     return sum(lags.values())

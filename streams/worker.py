@@ -16,6 +16,7 @@ from pathlib import Path
 from wsgiref.simple_server import WSGIServer
 
 import uvloop
+from faust.types import TP
 from prometheus_client import start_http_server
 from rich.logging import RichHandler
 
@@ -85,12 +86,12 @@ async def _end_when_crashed(worker: Worker) -> None:
 
 async def _watch(worker: Worker, stall_s: float) -> None:
     """Report lag; end the process when there is work and none of it gets done."""
-    moved_s, before = time.monotonic(), None
+    moved_s, before, shown = time.monotonic(), None, set[TP]()
     while True:
         await asyncio.sleep(_WATCH_EVERY_S)
         assigned = worker.consumer.assigned
         metrics.READY.set(bool(assigned) and not worker.app.rebalancing)
-        lag, progress = observe_lag(worker.consumer), worker.consumer.progress()
+        lag, progress = observe_lag(worker.consumer, shown), worker.consumer.progress()
         if not lag or progress != before or worker.app.rebalancing:
             moved_s, before = time.monotonic(), progress
         elif time.monotonic() - moved_s > stall_s:
