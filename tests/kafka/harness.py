@@ -137,6 +137,16 @@ class Reader(threading.Thread):
         ):
             time.sleep(0.2)
 
+    def grows(self, within_s: float) -> bool:
+        """Whether another prediction comes within so many seconds; what was under way at first does not count."""
+        time.sleep(0.5)
+        before, end_s = len(self.seen.predictions), time.monotonic() + within_s
+        while time.monotonic() < end_s:
+            if len(self.seen.predictions) > before:
+                return True
+            time.sleep(0.05)
+        return False
+
     def close(self) -> None:
         """Stop reading."""
         self._stopping.set()

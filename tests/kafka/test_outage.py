@@ -1,0 +1,54 @@
+"""The broker is killed while events flow, and comes back: the worker waits, and nothing is lost."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from streams.broker import KafkaBroker
+from streams.settings import load_settings
+from streams.topics import create_topics
+from tests.kafka.harness import Reader, Sent, send_events, start, stop
+
+EVENTS, SECONDS = 2000, 20.0
+
+pytestmark = pytest.mark.kafka
+
+
+def test_a_killed_broker_loses_nothing_once_it_is_back(
+    kafka: KafkaBroker, tiny_releases: dict[str, Path], tmp_path: Path
+) -> None:
+    """With a broker of its own: the one of the session (here for its skip) is nobody's to kill."""
+    with KafkaBroker() as broker:
+        lines = ["[broker]", f'bootstrap = "{broker.bootstrap}"', "session_timeout_s = 6", "[metrics]", "port = 0"]
+        lines += ["[models.releases]"] + [f'{task} = "{path}"' for task, path in tiny_releases.items()]
+        file = tmp_path / "streamgauge.toml"
+        file.write_text("\n".join(lines))
+        settings = load_settings(file)
+        create_topics(settings)
+        reader = Reader(broker.bootstrap, settings.topics.predictions, settings.topics.dead_letters, 4)
+        reader.start()
+        worker = start(["-m", "streams.cli", "worker", "--config", str(file)], {}, tmp_path / "worker.log")
+        sent: list[Sent] = []
+        topics = [source.topic for source in settings.active_sources.values()]
+        sender = threading.Thread(
+            target=lambda: sent.append(send_events(broker.bootstrap, topics, EVENTS, 0.02, SECONDS, seed=3))
+        )
+        try:
+            sender.start()
+            assert reader.grows(60), (tmp_path / "worker.log").read_text()
+            broker.kill()
+            assert not reader.grows(5), "something answered for a dead broker"
+            broker.start()
+            sender.join(SECONDS + 90)
+            reader.wait_for(sent[0], 90)
+        finally:
+            code = stop(worker)
+            reader.close()
+    seen = reader.seen
+    print(f"\n{EVENTS} events, the broker killed once: duplicates {seen.duplicates()}")
+    assert set(sent[0].good.values()) == seen.predictions.keys()
+    assert sent[0].bad.keys() == seen.dead.keys()
+    assert code == 0
