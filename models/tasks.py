@@ -32,6 +32,9 @@ class LabelPolicy(BaseModel):
     template: str | None = Field(default=None, min_length=1, description="an answer that is safe to send unread")
 
 
+_DECIDES_NOTHING = LabelPolicy()
+
+
 class Task(BaseModel):
     """One classification task."""
 
@@ -45,7 +48,7 @@ class Task(BaseModel):
 
     def policy(self, label: str) -> LabelPolicy:
         """The policy of a label; for one the task does not name, the policy that decides nothing."""
-        return self.labels.get(label, LabelPolicy())
+        return self.labels.get(label, _DECIDES_NOTHING)
 
 
 def shipped_tasks() -> tuple[str, ...]:

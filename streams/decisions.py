@@ -29,7 +29,6 @@ from streams.settings import SurgeSettings
 
 APP_VERSION = "0.1.0"
 MAX_EVIDENCE_CHARS = 1000
-_NO_POLICY = LabelPolicy()
 
 OutputName = Literal["predictions", "alerts", "routes", "review", "dead_letters", "observations"]
 
@@ -56,14 +55,14 @@ def _decide_task(event: Event, task: str, result: Scored, now_s: float) -> list[
     served = result.served
     prediction = _prediction(event, task, result, now_s)
     outputs = [Output("predictions", event.key, prediction)]
-    policy = served.task.labels.get(prediction["label"], _NO_POLICY)
+    policy = served.task.policy(prediction["label"])
     unsure = prediction["score"] < served.task.review_below
     if unsure:
         outputs.append(Output("review", event.key, _review(event, prediction)))
     if any(one.queue for one in served.task.labels.values()):
         outputs.append(Output("routes", event.key, _route(event, prediction, policy, unsure)))
     for label, score in prediction["scores"].items():
-        at_label = served.task.labels.get(label, _NO_POLICY)
+        at_label = served.task.policy(label)
         if at_label.alert_above is not None and score >= at_label.alert_above:
             outputs.append(Output("alerts", event.key, _alert(event, prediction, label, score, at_label)))
     return outputs

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+
+from streams.decisions import APP_VERSION
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "transformers", "sentence_transformers", "sklearn", "onnxscript", "peft")
@@ -67,3 +71,10 @@ def test_no_agent_uses_what_loses_data(path: Path) -> None:
                 f"{path}:{node.lineno}"
             )
         assert not isinstance(node, ast.Import) or "pickle" not in [alias.name for alias in node.names]
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    latest = re.findall(r"^## \[(\d[^\]]*)\]", changelog, re.MULTILINE)[0]
+    assert APP_VERSION == project["version"] == latest
