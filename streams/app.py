@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 _SLICES_BUFFERED = 4  # per agent, inside Faust; what is in flight beyond them is the pipelines' to bound
 
 
+Loop = Callable[[], Coroutine[Any, Any, None]]  # runs until cancelled
+
+
 class _Accepts(Protocol):
     async def accept(self, one: Slice) -> None: ...
 
@@ -46,7 +49,7 @@ class Worker:
     app: faust.App
     publisher: Publisher
     device: Device
-    loops: Mapping[str, Callable[[], Awaitable[None]]]
+    loops: Mapping[str, Loop]
 
     @property
     def consumer(self) -> SliceConsumer:
@@ -55,7 +58,7 @@ class Worker:
 
     def start_loops(self) -> list[asyncio.Task[None]]:
         """Run every loop; one that fails ends the process."""
-        return [guarded(_awaited(loop), name) for name, loop in self.loops.items()]
+        return [guarded(loop(), name) for name, loop in self.loops.items()]
 
 
 def build_worker(settings: Settings, served: Mapping[str, Served]) -> Worker:
@@ -73,7 +76,7 @@ def build_worker(settings: Settings, served: Mapping[str, Served]) -> Worker:
     )
     device = Device()
     scorers = {task: Scorer(served[task], limits, device) for task in settings.tasks}
-    loops: dict[str, Callable[[], Awaitable[None]]] = {f"score-{task}": one.run for task, one in scorers.items()}
+    loops: dict[str, Loop] = {f"score-{task}": one.run for task, one in scorers.items()}
 
     def finish(one: Slice) -> None:
         one.finish(cast(SliceConsumer, app.consumer))
@@ -146,10 +149,6 @@ def _add_agent(app: faust.App, topic: str, name: str, pipeline: _Accepts) -> Non
             end_process(f"agent {name} failed", error)
 
     app.agent(app.topic(topic, key_serializer="raw", value_serializer="raw"), name=name)(agent)
-
-
-async def _awaited(loop: Callable[[], Awaitable[None]]) -> None:
-    await loop()
 
 
 def observe_lag(consumer: SliceConsumer, shown: set[TP]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import signal
 import sys
 import threading
@@ -51,7 +52,7 @@ def demo(
     from streams.worker import set_up_logging
 
     set_up_logging()
-    settings = load_settings(config)
+    settings = _settings_of_children(config)
     releases = _starter_models(settings)
     _interrupt_on_sigterm()
     live = Live(console=err, refresh_per_second=8) if err.is_terminal else None
@@ -77,7 +78,7 @@ def demo(
                 stack.enter_context(live)
             show(running, elapsed_s)
 
-        tally = run_demo(settings, releases, seconds, first_show, lambda waited_s: None)
+        tally = run_demo(settings, releases, seconds, first_show)
     summary = tally.summary()
     if as_json:
         print(json.dumps(summary))
@@ -92,15 +93,11 @@ def worker(
     config: ConfigOption = None,
 ) -> None:
     """Run the Faust worker under a supervisor that starts it again when it ends."""
-    import os
-
     from streams.supervisor import supervise, worker_environment
     from streams.worker import set_up_logging
 
     set_up_logging()
-    settings = load_settings(config)
-    if config is not None:
-        os.environ["STREAMGAUGE_CONFIG"] = str(config.resolve())
+    settings = _settings_of_children(config)
     envs = [worker_environment(index, settings.metrics.port) for index in range(processes)]
     raise typer.Exit(supervise(envs, settings.worker.shutdown_s + 5))
 
@@ -222,6 +219,14 @@ def replay(
         print(json.dumps({"topic": topic, "records": count, "seconds": round(seconds, 3)}))
     else:
         out.print(f"{count} records to {topic} in {seconds:.1f} s, all acknowledged", highlight=False)
+
+
+def _settings_of_children(config: Path | None) -> Settings:
+    """The settings, and a note in the environment so that worker processes read the same file."""
+    settings = load_settings(config)
+    if config is not None:
+        os.environ["STREAMGAUGE_CONFIG"] = str(config.resolve())
+    return settings
 
 
 def _speed(text: str) -> float | None:

@@ -32,6 +32,7 @@ from streams.topics import wanted_topics
 
 SAMPLES = Path(__file__).with_name("samples")
 EVENTS_PER_S = 60.0
+OUTPUTS = ("predictions", "alerts", "routes", "review", "dead_letters")
 _ROUND_S = 7200.0  # event time of one round of the samples
 _ROUNDS_BACK = 360  # the first round lies so many rounds before now
 _BAD_EVERY = 50
@@ -90,11 +91,9 @@ class Tally:
 
     def summary(self) -> dict[str, float]:
         """The demo's closing figures."""
-        names = {"predictions": "predictions", "alerts": "alerts", "routes": "routes", "review": "review"}
         return {
             "events": self.events,
-            **{key: self.outputs[name] for key, name in names.items()},
-            "dead_letters": self.outputs["dead_letters"],
+            **{name: self.outputs[name] for name in OUTPUTS},
             "p50_ms": self.percentile_ms(0.50),
             "p99_ms": self.percentile_ms(0.99),
             "lost": len(self.sent),
@@ -114,10 +113,7 @@ class Demo:
     def __post_init__(self) -> None:
         self._producer = Producer({"bootstrap.servers": self.bootstrap, "linger.ms": 2, "log_level": 0})
         self._consumer = _reader(self.bootstrap, self.settings)
-        self._outputs = {
-            getattr(self.settings.topics, name): name
-            for name in ("predictions", "alerts", "routes", "review", "dead_letters")
-        }
+        self._outputs = {getattr(self.settings.topics, name): name for name in OUTPUTS}
         self._events = sample_events(self.settings, time.time())
         self._next_s = time.monotonic()
 
@@ -136,13 +132,12 @@ class Demo:
                 if message.error() is None:
                     self.tally.on_output(self._outputs[message.topic() or ""], orjson.loads(message.value() or b""))
 
-    def wait_ready(self, on_wait: Callable[[float], None]) -> None:
+    def wait_ready(self) -> None:
         """Send one harmless event and wait for its prediction: the worker is up."""
         started_s = time.monotonic()
         topic, key, value = next(self._events)
         self._producer.produce(topic, value, key, on_delivery=self.tally.on_sent)
         while not self.tally.latencies_ms:
-            on_wait(time.monotonic() - started_s)
             if time.monotonic() - started_s > _READY_S:
                 raise BrokerUnavailable(f"the worker did not answer within {_READY_S:.0f} s")
             self.step(send=False)
@@ -186,9 +181,8 @@ def _reader(bootstrap: str, settings: Settings) -> Consumer:
         {"bootstrap.servers": bootstrap, "group.id": "streamgauge-demo", "enable.auto.commit": False,
          "fetch.wait.max.ms": 20, "log_level": 0}
     )  # fmt: skip
-    names = ("predictions", "alerts", "routes", "review", "dead_letters")
     parts = range(settings.topics.partitions)
-    consumer.assign([TopicPartition(getattr(settings.topics, name), part, 0) for name in names for part in parts])
+    consumer.assign([TopicPartition(getattr(settings.topics, name), part, 0) for name in OUTPUTS for part in parts])
     return consumer
 
 
@@ -197,7 +191,6 @@ def run_demo(
     releases: Mapping[str, Path],
     seconds: float | None,
     show: Callable[[Demo, float], None],
-    waiting: Callable[[float], None],
 ) -> Tally:
     """Run the demo for some seconds of events (None: until interrupted) and stop everything cleanly.
 
@@ -206,7 +199,6 @@ def run_demo(
         releases: release directory by task.
         seconds: how long to send events.
         show: called about ten times a second with the demo and the seconds since its start.
-        waiting: called with the seconds waited while the worker starts.
     """
     topics = {one.name: one.partitions for one in wanted_topics(settings)}
     with embedded_broker(topics) as broker:
@@ -214,7 +206,7 @@ def run_demo(
         worker = spawn(_worker_environment(broker.bootstrap, port, releases))
         try:
             demo = Demo(settings, broker.bootstrap, worker, f"http://127.0.0.1:{port}/metrics")
-            demo.wait_ready(waiting)
+            demo.wait_ready()
             started_s = time.monotonic()
             try:
                 while seconds is None or time.monotonic() - started_s < seconds:

@@ -10,7 +10,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from streams.demo import Demo
+from streams.demo import OUTPUTS, Demo
 
 Row = tuple[Text, ...]
 
@@ -29,9 +29,7 @@ def _figures(demo: Demo, elapsed_s: float) -> RenderableType:
     table = Table.grid(padding=(0, 3))
     table.add_row("[b]events[/]", "[b]predictions[/]", "[b]alerts[/]", "[b]routes[/]", "[b]review[/]",
                   "[b]dead letters[/]", "[b]waiting[/]", "[b]p50 / p99[/]")  # fmt: skip
-    counts = [tally.events] + [
-        tally.outputs[name] for name in ("predictions", "alerts", "routes", "review", "dead_letters")
-    ]
+    counts = [tally.events] + [tally.outputs[name] for name in OUTPUTS]
     table.add_row(
         *(f"{count}  [dim]{count / since_s:.0f}/s[/]" for count in counts),
         str(len(tally.sent)),

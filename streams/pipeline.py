@@ -94,8 +94,8 @@ class SourcePipeline:
             records = [Outgoing(self._topics[out.name], out.key, out.value) for out in outputs]
             sent_s = time.monotonic()
             acknowledged = await self._publisher.send(records)
-            names = Counter(out.name for out in outputs)
-            await self._published.put(_Published(accepted.slice, Counter(names), sent_s, acknowledged))
+            names = Counter[str](out.name for out in outputs)
+            await self._published.put(_Published(accepted.slice, names, sent_s, acknowledged))
 
     async def run_settle(self) -> None:
         """Take slices in order, wait for the broker, and say that they are finished."""

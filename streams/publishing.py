@@ -17,7 +17,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from streams.exits import BrokerUnavailable
 
-MAX_MESSAGE_BYTES = 8 * 1024 * 1024  # a dead letter carries its input in base64
+MAX_MESSAGE_BYTES = 8 * 1024 * 1024  # the largest event (5 MB) in base64, its headers and the reason
 _POLL_S = 0.1
 _BROKER_AWAY = {
     KafkaError._MSG_TIMED_OUT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._TIMED_OUT,

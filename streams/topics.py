@@ -21,6 +21,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
 )
 
 from streams.exits import BrokerUnavailable
+from streams.publishing import MAX_MESSAGE_BYTES
 from streams.security import librdkafka_config
 from streams.settings import Settings
 
@@ -28,7 +29,6 @@ CONNECT_TIMEOUT_S = 5.0
 ATTEMPT_S = 0.5
 REQUEST_TIMEOUT_S = 30.0
 HOUR_MS = 3_600_000
-DEAD_LETTER_MAX_BYTES = 8 << 20  # the largest event (5 MB) in base64, its headers and the reason
 KAFKA_MAX_MESSAGE_BYTES = 1_048_588  # the broker's own default
 ENVELOPE_BYTES = 64 << 10  # key, headers and framing around the largest event
 _EMBEDDED_CLUSTER = "mockCluster"  # how the cluster id of librdkafka's in-memory broker begins
@@ -94,7 +94,7 @@ def wanted_topics(settings: Settings) -> list[TopicSpec]:
             spec(name, config=kept)
             for name in (names.feedback, names.predictions, names.alerts, names.routes, names.review)
         ),
-        spec(names.dead_letters, config=kept | {"max.message.bytes": str(DEAD_LETTER_MAX_BYTES)}),
+        spec(names.dead_letters, config=kept | {"max.message.bytes": str(MAX_MESSAGE_BYTES)}),
         spec(names.releases, partitions=1, config=last),  # a handful of records whose order matters
         # The detector writes the state of a partition to the partition of the same number: counts must be equal.
         spec(names.observations, config=kept),

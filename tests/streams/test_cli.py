@@ -16,7 +16,7 @@ from confluent_kafka import Message
 from streams import cli
 from streams.embedded import EmbeddedBroker
 from streams.events import WIRE_TYPES, Prediction
-from streams.settings import DEFAULTS
+from streams.settings import DEFAULTS, load_settings
 from tests.streams.wire import free_port, read_all
 
 ROOT = Path(__file__).parents[2]
@@ -231,3 +231,14 @@ def test_replay_used_wrongly(arguments: list[str], run: Run, tmp_path: Path) -> 
 def test_the_shipped_defaults_are_a_configuration(run: Run) -> None:
     done = run("topics", "list", "--config", DEFAULTS, BROKER__BOOTSTRAP=f"127.0.0.1:{free_port()}")
     assert "read from" not in done.err
+
+
+def test_worker_processes_read_the_file_that_the_command_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The demo's worker once read the defaults instead, and answered on topics nobody looked at."""
+    monkeypatch.setenv("STREAMGAUGE_CONFIG", "")  # put back afterwards
+    file = tmp_path / "mine.toml"
+    file.write_text('[topics]\npredictions = "mine"\n')
+    assert cli._settings_of_children(file).topics.predictions == "mine"
+    assert load_settings().topics.predictions == "mine"
