@@ -9,6 +9,7 @@ ModelError
 ├── IntegrityError      a release's file is missing, or is not the one its manifest names
 ├── ExportMismatch      the exported graph does not give the checkpoint's scores
 ├── DeviceUnavailable   the device asked for is not there
+├── RuntimeUnavailable  what is to run a model is not installed, or does not give the model's scores
 └── MissingExtra        an optional dependency is not installed
 """
 
@@ -47,6 +48,10 @@ class ExportMismatch(ModelError):
 
 class DeviceUnavailable(ModelError):
     """The device asked for is not there or not usable."""
+
+
+class RuntimeUnavailable(ModelError):
+    """What is to run a model is not installed or not usable here, or does not give the model's own scores."""
 
 
 class MissingExtra(ModelError):

@@ -1,0 +1,17 @@
+"""Where a release runs: token ids in, logits out, by the runtime that is fastest on this machine.
+
+    protocol                 what a runtime is
+    onnx, openvino, torch    the runtimes
+    candidates               all of them, with how exact each has to be
+    parity, measuring        the gate they must pass, and the rate they are chosen by
+    remembered               what earlier starts found
+    choosing                 all of that in order
+
+`open_runtime` is all that a caller needs.
+"""
+
+from models.runtimes.candidates import REFERENCE, RUNTIMES
+from models.runtimes.choosing import available, open_runtime
+from models.runtimes.protocol import Device, Floats, Ids, Runtime
+
+__all__ = ["REFERENCE", "RUNTIMES", "Device", "Floats", "Ids", "Runtime", "available", "open_runtime"]

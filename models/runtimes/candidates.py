@@ -1,0 +1,34 @@
+"""Every runtime there is: where it runs, how exactly, and how it is loaded."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from models.runtimes import onnx, openvino, torch
+from models.runtimes.parity import EXACT, ROUNDED
+from models.runtimes.protocol import Runtime
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A runtime that may serve a release; `load` raises RuntimeUnavailable when it cannot."""
+
+    name: str
+    device: Literal["cpu", "cuda"]
+    tolerance: float  # how far its probabilities may be from the source's: see `models.runtimes.parity`
+    load: Callable[[Path, int], Runtime]  # release directory, slots
+
+
+CANDIDATES = (
+    Candidate("onnxruntime-fp32", "cpu", EXACT, onnx.load_cpu),
+    Candidate("openvino-fp32", "cpu", EXACT, partial(openvino.load, precision="fp32")),
+    Candidate("openvino-bf16", "cpu", ROUNDED, partial(openvino.load, precision="bf16")),
+    Candidate("torch-bf16", "cpu", ROUNDED, torch.load_cpu),
+    Candidate("onnxruntime-cuda-fp32", "cuda", ROUNDED, onnx.load_cuda),  # TF32 has the mantissa of float16
+    Candidate("tensorrt-fp16", "cuda", ROUNDED, onnx.load_tensorrt),
+    Candidate("torch-cuda-bf16", "cuda", ROUNDED, torch.load_cuda),
+)
+RUNTIMES = tuple(candidate.name for candidate in CANDIDATES)
+REFERENCE = {"cpu": "onnxruntime-fp32", "cuda": "onnxruntime-cuda-fp32"}  # serves a release that has no golden set
