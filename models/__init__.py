@@ -1,7 +1,7 @@
 """The learning half of Streamgauge: from labelled text to a release that a worker can serve.
 
-    labelled text -> datasets -> training -> export -> releases -> runtime -> classifier -> evaluation
+    labelled text -> datasets -> lessons -> training -> export -> releases -> runtimes -> classifier -> evaluation
 
-`tasks` says what to decide on which label. Only `training` and `export` import torch; everything a worker needs
-(`tasks`, `releases`, `runtime`, `classifier`) and `evaluation` run without it. Nothing here imports `streams`.
+`tasks` says what to decide on which label. Only `training` and `export` import torch at once; everything a worker needs
+(`tasks`, `releases`, `runtimes`, `classifier`) and `evaluation` run without it. Nothing here imports `streams`.
 """

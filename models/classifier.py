@@ -1,68 +1,100 @@
-"""A release at work, in three phases: text -> token ids -> logits -> calibrated probabilities."""
+"""A release at work, in three phases: text -> windows of token ids -> logits -> calibrated probabilities of each task.
 
-from collections.abc import Sequence
+`Model` is the release as a worker serves it, all heads at once; `Classifier` is one task of it, with whole texts in and
+one row a text out.
+"""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
-from models.errors import DeviceUnavailable, IntegrityError
-from models.releases import MODEL, TOKENIZER, Manifest, read_manifest
+from models.errors import IntegrityError
+from models.padding import length_sorted_batches, padded
+from models.releases import TOKENIZER, HeadEntry, Manifest, read_manifest
 from models.releases import verify as verified_manifest
-from models.runtime import Device, Floats, Ids, OnnxRuntime, Runtime
-
-BATCH_TOKENS = 2048  # padded tokens in one batch of `classify`: past it the CPU's caches give no more speed
+from models.runtimes import Device, Floats, Runtime, open_runtime
+from models.runtimes.measuring import BATCH_TOKENS
+from models.softmax import softmax
+from models.tasks import Task
+from models.windows import MAX_WINDOWS, merge, overlap_tokens
 
 
 class Encoded(NamedTuple):
-    """A text as token ids, special tokens included; `cut` when the text was longer than `max_tokens`."""
+    """A text as token ids, special tokens included: one window of 2..max_tokens, or overlapping ones if it is long.
 
-    ids: list[int]
+    `cut` when even MAX_WINDOWS windows do not hold it.
+    """
+
+    windows: list[list[int]]
     cut: bool
 
 
-class Classifier:
-    """A loaded release. All methods may be called from several threads at once."""
+@dataclass(frozen=True)
+class Head:
+    """One task of a model, and which columns of its logits are the task's, in the order of the labels."""
+
+    task: str
+    labels: tuple[str, ...]
+    temperature: float
+    columns: slice
+
+    def probabilities(self, logits: Floats) -> Floats:
+        """Calibrated probabilities [n, labels] from a model's logits [n, columns]; every row adds up to 1."""
+        return softmax(logits[:, self.columns] / np.float32(self.temperature))
+
+
+class Model:
+    """A loaded release. All methods may be called from several threads at once; `slots` of them are worth while."""
 
     def __init__(self, manifest: Manifest, tokenizer: Tokenizer, runtime: Runtime) -> None:
-        """Put a tokenizer and a runtime together; the tokenizer is the classifier's own from here on."""
+        """Put a tokenizer and a runtime together; the tokenizer is the model's own from here on."""
         self.release = manifest.release
-        self.task = manifest.task
-        self.labels = manifest.labels
         self.max_tokens = manifest.max_tokens
-        self.temperature = manifest.temperature
+        self.heads: Mapping[str, Head] = MappingProxyType({head.task: head for head in heads_of(manifest.heads)})
+        self.runtime = runtime.name
         self.device = runtime.device
+        self.slots = runtime.slots
+        self._columns = sum(len(head.labels) for head in manifest.heads)
         self._runtime = runtime
         self._tokenizer = tokenizer
         self._pad_id = pad_id(tokenizer)
         tokenizer.no_padding()
-        tokenizer.enable_truncation(manifest.max_tokens)
+        tokenizer.enable_truncation(manifest.max_tokens, stride=overlap_tokens(manifest.max_tokens))
 
     @classmethod
     def load(
-        cls, directory: Path, device: Device = "auto", threads: int | None = None, verify: bool = True
-    ) -> "Classifier":
-        """Load the release in a directory; `threads` bounds the CPU cores of one run.
+        cls,
+        directory: Path,
+        device: Device = "auto",
+        runtime: str = "auto",
+        threads: int | None = None,
+        verify: bool = True,
+    ) -> "Model":
+        """Load the release in a directory; `threads` bounds the CPU cores it takes.
 
-        Raises IntegrityError for a damaged release and DeviceUnavailable for a device that is not there.
+        Raises IntegrityError for a damaged release, DeviceUnavailable and RuntimeUnavailable for what is not there.
         """
         manifest = verified_manifest(directory) if verify else read_manifest(directory)
         try:
             tokenizer = Tokenizer.from_file(str(directory / TOKENIZER))
         except Exception as error:  # the tokenizers library raises bare Exception
             raise IntegrityError(f"{directory / TOKENIZER}: cannot be loaded: {error}") from error
-        try:
-            runtime = OnnxRuntime(directory / MODEL, device, threads)
-        except DeviceUnavailable:
-            raise
-        except Exception as error:  # so do onnxruntime's errors derive from Exception alone
-            raise IntegrityError(f"{directory / MODEL}: cannot be loaded: {error}") from error
-        return cls(manifest, tokenizer, runtime)
+        columns = [head.columns for head in heads_of(manifest.heads)]
+        model = cls(manifest, tokenizer, open_runtime(directory, device, runtime, threads, columns))
+        found = model.logits(model.encode([""])[0].windows).shape[1]
+        if found != model._columns:
+            raise IntegrityError(f"{directory}: the model gives {found} columns, its labels are {model._columns}")
+        return model
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
-        """Token ids of each text, 2..max_tokens of them."""
+        """Token ids of each text."""
         # One call a text: a single text never enters the tokenizers library's own thread pool, and measures as fast.
         return [self._encode(text) for text in texts]
 
@@ -71,62 +103,85 @@ class Classifier:
             encoding = self._tokenizer.encode(text)
         except TypeError:  # half of a surrogate pair, which JSON can carry and UTF-8 cannot
             encoding = self._tokenizer.encode(text.encode("utf-8", "replace").decode())
-        return Encoded(encoding.ids, bool(encoding.overflowing))
+        further: list[Encoding] = encoding.overflowing
+        if not further:
+            return Encoded([encoding.ids], False)
+        windows = [encoding.ids, *(window.ids for window in further[: MAX_WINDOWS - 1])]
+        return Encoded(windows, len(further) >= MAX_WINDOWS)
 
-    def run(self, batch: Sequence[Encoded]) -> Floats:
-        """Calibrated probabilities [n, labels] of one batch; every row adds up to 1."""
-        return softmax(self.logits(batch) / np.float32(self.temperature))
+    def run(self, windows: Sequence[Sequence[int]]) -> dict[str, Floats]:
+        """Calibrated probabilities [windows, labels] of one batch, by task."""
+        logits = self.logits(windows)
+        return {task: head.probabilities(logits) for task, head in self.heads.items()}
 
-    def logits(self, batch: Sequence[Encoded]) -> Floats:
-        """Raw logits [n, labels] of one batch, padded to its longest text."""
-        if not batch:
-            return np.zeros((0, len(self.labels)), np.float32)
-        ids, mask = padded(batch, self._pad_id)
-        return self._runtime.run(ids, mask)
+    def logits(self, windows: Sequence[Sequence[int]]) -> Floats:
+        """Raw logits [windows, columns] of one batch, padded to its longest window."""
+        if not windows:
+            return np.zeros((0, self._columns), np.float32)
+        return self._runtime.run(*padded(windows, self._pad_id))
+
+
+class Classifier:
+    """One task of a model: texts in, one row of calibrated probabilities a text out, however long it is."""
+
+    def __init__(self, model: Model, task: Task) -> None:
+        """The model must have a head for the task."""
+        self.model = model
+        self.release = model.release
+        self.task = task.name
+        self.labels = model.heads[task.name].labels
+        self._head = model.heads[task.name]
+        self._rule = task.long_text
+        self._alert_columns = task.alert_columns(self.labels)
+
+    @classmethod
+    def load(
+        cls, directory: Path, task: Task, device: Device = "auto", runtime: str = "auto", threads: int | None = None
+    ) -> "Classifier":
+        """Load the release in a directory for one of its tasks; see `Model.load`."""
+        return cls(Model.load(directory, device, runtime, threads), task)
 
     def classify(self, texts: Sequence[str]) -> Floats:
-        """Calibrated probabilities [n, labels] of any number of texts, in batches of similar length."""
-        return softmax(self.classify_logits(texts) / np.float32(self.temperature))
+        """Calibrated probabilities [n, labels] of any number of texts, in their order; long ones merged by the rule."""
+        encoded = self.model.encode(texts)
+        rows = self._rows([window for one in encoded for window in one.windows])
+        if len(rows) == len(encoded):
+            return rows
+        ends = accumulate(len(one.windows) for one in encoded)
+        merged = [
+            merge(rows[end - len(one.windows) : end], list(map(len, one.windows)), self._rule, self._alert_columns)
+            for one, end in zip(encoded, ends, strict=True)
+        ]
+        return np.stack(merged)
 
-    def classify_logits(self, texts: Sequence[str]) -> Floats:
-        """Raw logits [n, labels] of any number of texts, in the order of the texts."""
-        encoded = self.encode(texts)
-        logits = np.zeros((len(encoded), len(self.labels)), np.float32)
-        for rows in length_sorted_batches([len(item.ids) for item in encoded], BATCH_TOKENS):
-            logits[rows] = self.logits([encoded[row] for row in rows])
-        return logits
+    def _rows(self, windows: Sequence[Sequence[int]]) -> Floats:
+        """Probabilities [windows, labels], in batches of similar length, as many at once as the model has slots."""
+        rows = np.zeros((len(windows), len(self.labels)), np.float32)
+        batches = length_sorted_batches([len(window) for window in windows], BATCH_TOKENS[self.model.device])
+
+        def run(batch: list[int]) -> None:
+            logits = self.model.logits([windows[row] for row in batch])
+            rows[batch] = self._head.probabilities(logits)
+
+        if len(batches) <= 1:  # a thread would cost more than it saves
+            for batch in batches:
+                run(batch)
+            return rows
+        with ThreadPoolExecutor(self.model.slots) as pool:
+            for _ in pool.map(run, batches):  # the first failure is raised here
+                pass
+        return rows
+
+
+def heads_of(entries: Sequence[HeadEntry]) -> list[Head]:
+    """The heads of a manifest with their columns, one after the other."""
+    ends = list(accumulate(len(entry.labels) for entry in entries))
+    return [
+        Head(entry.task, entry.labels, entry.temperature, slice(end - len(entry.labels), end))
+        for entry, end in zip(entries, ends, strict=True)
+    ]
 
 
 def pad_id(tokenizer: Tokenizer) -> int:
     """The token id that fills a batch up, as the tokenizer file says it."""
     return int((tokenizer.padding or {}).get("pad_id", 0))
-
-
-def padded(batch: Sequence[Encoded], fill: int) -> tuple[Ids, Ids]:
-    """Token ids and attention mask, both [n, t], t being the longest text's tokens."""
-    longest = max(len(item.ids) for item in batch)
-    ids = np.full((len(batch), longest), fill, np.int64)
-    mask = np.zeros((len(batch), longest), np.int64)
-    for row, item in enumerate(batch):
-        ids[row, : len(item.ids)] = item.ids
-        mask[row, : len(item.ids)] = 1
-    return ids, mask
-
-
-def length_sorted_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    """Row numbers in batches of similar length, each within `batch_tokens` padded tokens (or a single row)."""
-    batches: list[list[int]] = []
-    batch: list[int] = []
-    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if batch and lengths[row] * (len(batch) + 1) > batch_tokens:
-            batches.append(batch)
-            batch = []
-        batch.append(row)
-    return [*batches, batch] if batch else batches
-
-
-def softmax(logits: npt.NDArray[np.floating]) -> Floats:
-    """Probabilities over the last axis; the row maximum is taken off first, so that no exponential overflows."""
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True, initial=-np.inf))
-    probabilities: Floats = (powers / powers.sum(axis=-1, keepdims=True)).astype(np.float32)
-    return probabilities

@@ -1,9 +1,11 @@
 """A checkpoint becomes a release: an ONNX graph that must give the checkpoint's own logits, calibrated and graded."""
 
+import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import cycle, islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,16 @@ import torch
 from tokenizers import Tokenizer
 
 from models import releases
-from models.classifier import Classifier, pad_id, padded
-from models.datasets import Example, data_hash
+from models.classifier import Classifier, Model, pad_id
 from models.errors import ExportMismatch
 from models.evaluation import evaluate
-from models.releases import MODEL, TOKENIZER, Base, Data, Manifest
-from models.runtime import OnnxRuntime
-from models.training import Checkpoint, Progress, TextClassifier, encode
+from models.golden import GOLDEN, GOLDEN_TEXTS, write_golden
+from models.padding import padded
+from models.releases import CONFIG, MODEL, TOKENIZER, Base, HeadEntry, Manifest
+from models.runtimes import Floats, Ids, Runtime
+from models.runtimes.onnx import load_cpu
+from models.runtimes.protocol import cores
+from models.training import Checkpoint, Progress, TextClassifier, TrainedHead, encode
 
 OPSET = 20  # the first with a Gelu operator
 PARITY_TOLERANCE = 1e-3  # logits; float32 sums in another order differ by about 1e-6
@@ -27,44 +32,43 @@ PARITY_BATCHES = (1, 3, 8, 17)  # taken in turn, so that batch and sequence axes
 PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "onnxruntime-gpu", "tokenizers", "numpy")
 
 
-def make_release(
-    checkpoint: Checkpoint,
-    train_examples: Sequence[Example],
-    data_name: str,
-    recipe: str,
-    out: Path | None,
-    progress: Progress,
-) -> Path:
+def make_release(checkpoint: Checkpoint, recipe: str, out: Path | None, progress: Progress) -> Path:
     """Export, compare, grade on the development examples, and publish as `out` (None: under `releases.home()`).
 
     Raises ExportMismatch when the graph's logits differ from the checkpoint's by more than PARITY_TOLERANCE, and
     ReleaseExists when `out` holds something else.
     """
-    folder = out.parent if out else releases.home() / "releases" / checkpoint.task.name
+    folder = out.parent if out else releases.home() / "releases" / "-".join(_tasks(checkpoint))
     with releases.workplace(folder) as tmp_dir:
         progress("export", 0, 2)
         export_graph(checkpoint.model, tmp_dir / MODEL)
         checkpoint.tokenizer.save(str(tmp_dir / TOKENIZER))
-        manifest = _manifest(checkpoint, train_examples, data_name, recipe, tmp_dir)
-        runtime = OnnxRuntime(tmp_dir / MODEL, "cpu")
+        (tmp_dir / CONFIG).write_text(_config(checkpoint), encoding="utf-8")
+        windows = encode(checkpoint.tokenizer, held_out(checkpoint, GOLDEN_TEXTS), checkpoint.max_tokens)
+        write_golden(tmp_dir, windows, _logits(_source(checkpoint), windows, pad_id(checkpoint.tokenizer)))
+        manifest = _manifest(checkpoint, recipe, tmp_dir)
+        runtime = load_cpu(tmp_dir, cores())
         progress("compare and grade", 1, 2)
         parity = compare(checkpoint, runtime)
-        classifier = Classifier(manifest, Tokenizer.from_file(str(tmp_dir / TOKENIZER)), runtime)
-        grades = evaluate(classifier, checkpoint.dev_examples)
-        metrics = {
-            "dev": grades.model_dump(include={"n", "accuracy", "macro_f1", "ece"}),
-            "parity": parity,
-            "best_epoch": checkpoint.best_epoch,
-        }
-        manifest = manifest.model_copy(update={"metrics": metrics})
+        model = Model(manifest, Tokenizer.from_file(str(tmp_dir / TOKENIZER)), runtime)
+        heads = [_graded(entry, model, head) for entry, head in zip(manifest.heads, checkpoint.heads, strict=True)]
+        metrics = {"parity": parity, "best_epoch": checkpoint.best_epoch}
+        manifest = manifest.model_copy(update={"heads": tuple(heads), "metrics": metrics})
         releases.write_manifest(tmp_dir, manifest)
         dest = releases.publish(tmp_dir, out or folder / manifest.release)
         progress("done", 2, 2)
         return dest
 
 
+def held_out(checkpoint: Checkpoint, count: int) -> list[str]:
+    """Up to `count` texts that the model did not learn from, of each task in turn."""
+    texts = [[example.text for example in head.dev_examples] for head in checkpoint.heads]
+    in_turn = (text for turn in zip_longest(*texts) for text in turn if text is not None)
+    return list(islice(in_turn, count))
+
+
 def export_graph(model: TextClassifier, path: Path) -> None:
-    """Write the model as one ONNX file: int64 input_ids, attention_mask [batch, sequence] -> logits [batch, labels]."""
+    """Write the model as one ONNX file: int64 ids and mask [batch, sequence] to logits [batch, columns]."""
     # The exporter looks for an optional package that text models never need, and says so once for every operator.
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
     ids = torch.ones((2, 7), dtype=torch.int64)  # any sizes but 0 and 1, which an exporter takes for constants
@@ -84,46 +88,76 @@ def export_graph(model: TextClassifier, path: Path) -> None:
     program.save(path, external_data=False)
 
 
-def compare(checkpoint: Checkpoint, runtime: OnnxRuntime) -> dict[str, Any]:
+def compare(checkpoint: Checkpoint, runtime: Runtime) -> dict[str, Any]:
     """How far the graph is from its source, over held-out texts of mixed lengths in batches of mixed sizes.
 
     Raises ExportMismatch beyond PARITY_TOLERANCE.
     """
-    held_out = [example.text for example in checkpoint.dev_examples[:PARITY_TEXTS]]
-    texts = [*held_out, " ".join(held_out), ""]  # and the longest and the shortest there can be
-    encoded = encode(checkpoint.tokenizer, texts, checkpoint.task.max_tokens)
-    start, turn, ours, theirs = 0, 0, [], []
-    while start < len(encoded):
-        batch = encoded[start : start + PARITY_BATCHES[turn % len(PARITY_BATCHES)]]
-        ids, mask = padded(batch, pad_id(checkpoint.tokenizer))
-        with torch.inference_mode():
-            theirs.append(checkpoint.model(torch.from_numpy(ids), torch.from_numpy(mask)).numpy())
-        ours.append(runtime.run(ids, mask))
-        start, turn = start + len(batch), turn + 1
-    graph, source = np.concatenate(ours), np.concatenate(theirs)
+    texts = held_out(checkpoint, PARITY_TEXTS)
+    texts += [" ".join(texts), ""]  # and the longest and the shortest there can be
+    windows, fill = encode(checkpoint.tokenizer, texts, checkpoint.max_tokens), pad_id(checkpoint.tokenizer)
+    graph, source = _logits(runtime.run, windows, fill), _logits(_source(checkpoint), windows, fill)
     difference = float(np.abs(graph - source).max())
     if not difference <= PARITY_TOLERANCE:  # a NaN is refused too
         raise ExportMismatch(
             f"the exported graph's logits differ from the checkpoint's by {difference:.2g}, allowed {PARITY_TOLERANCE}"
         )
-    agreement = float((graph.argmax(axis=1) == source.argmax(axis=1)).mean())
-    return {"texts": len(texts), "max_abs_logit_difference": difference, "label_agreement": agreement}
+    agreements = [
+        (graph[:, head.columns].argmax(axis=1) == source[:, head.columns].argmax(axis=1)).mean()
+        for head in checkpoint.heads
+    ]
+    return {"texts": len(texts), "max_abs_logit_difference": difference, "label_agreement": float(np.mean(agreements))}
 
 
-def _manifest(
-    checkpoint: Checkpoint, train_examples: Sequence[Example], data_name: str, recipe: str, directory: Path
-) -> Manifest:
-    files = {name: releases.file_sha256(directory / name) for name in (MODEL, TOKENIZER)}
-    data = Data(name=data_name, sha256=data_hash(train_examples), rows=len(train_examples))
+def _source(checkpoint: Checkpoint) -> Callable[[Ids, Ids], Floats]:
+    def run(input_ids: Ids, attention_mask: Ids) -> Floats:
+        with torch.inference_mode():
+            logits: Floats = checkpoint.model(torch.from_numpy(input_ids), torch.from_numpy(attention_mask)).numpy()
+        return logits
+
+    return run
+
+
+def _logits(run: Callable[[Ids, Ids], Floats], windows: Sequence[Sequence[int]], fill: int) -> Floats:
+    rows, sizes, start = [], cycle(PARITY_BATCHES), 0
+    while start < len(windows):
+        size = next(sizes)
+        rows.append(run(*padded(windows[start : start + size], fill)))
+        start += size
+    return np.concatenate(rows)
+
+
+def _graded(entry: HeadEntry, model: Model, head: TrainedHead) -> HeadEntry:
+    grades = evaluate(Classifier(model, head.task), head.dev_examples)
+    return entry.model_copy(
+        update={"metrics": {"dev": grades.model_dump(include={"n", "accuracy", "macro_f1", "ece"})}}
+    )
+
+
+def _tasks(checkpoint: Checkpoint) -> list[str]:
+    return [head.task.name for head in checkpoint.heads]
+
+
+def _config(checkpoint: Checkpoint) -> str:
+    """The encoder's configuration, without the path it was loaded from."""
+    encoder: Any = checkpoint.model.encoder
+    config = {name: value for name, value in encoder.config.to_dict().items() if not name.startswith("_")}
+    return json.dumps(config, indent=2, sort_keys=True) + "\n"
+
+
+def _manifest(checkpoint: Checkpoint, recipe: str, directory: Path) -> Manifest:
+    files = {name: releases.file_sha256(directory / name) for name in (MODEL, TOKENIZER, CONFIG, GOLDEN)}
     created_at = datetime.now(UTC)
     return Manifest(
-        release=releases.release_id(checkpoint.task.name, created_at, files, data.sha256),
-        task=checkpoint.task.name,
-        labels=checkpoint.labels,
-        max_tokens=checkpoint.task.max_tokens,
-        temperature=checkpoint.temperature,
+        release=releases.release_id(
+            _tasks(checkpoint), created_at, files, [head.data.sha256 for head in checkpoint.heads]
+        ),
+        heads=tuple(
+            HeadEntry(task=head.task.name, labels=head.labels, temperature=head.temperature, data=head.data, metrics={})
+            for head in checkpoint.heads
+        ),
+        max_tokens=checkpoint.max_tokens,
         base=Base(name=checkpoint.base_name, sha256=checkpoint.base_sha256),
-        data=data,
         metrics={},
         versions=_versions(),
         created_at=created_at,

@@ -1,8 +1,10 @@
 """Releases: immutable directories of a model, its tokenizer and a manifest that says where both come from.
 
-    home()/releases/<task>/<release>/{model.onnx, tokenizer.json, manifest.json}
+    home()/releases/<task>/<release>/{model.onnx, tokenizer.json, config.json, golden.json, manifest.json}
     home()/starter/<task>/<key>/...      the starter models, see `models.starter`
 
+A release serves one task or several: its encoder has a head for each. Releases made by 0.1.0 have one head, neither
+config.json nor golden.json, and stay good.
 A release becomes visible by one rename, whole; names that start with a dot are work in progress and never looked at.
 """
 
@@ -12,19 +14,22 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from models.errors import IntegrityError, ReleaseExists, ReleaseNotFound
 
 MODEL = "model.onnx"
 TOKENIZER = "tokenizer.json"
+CONFIG = "config.json"  # the encoder's architecture, for a runtime that builds it from its weights
 MANIFEST = "manifest.json"
+
+ROOMS = ("releases", "starter")  # what was trained goes before the starter models
 
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_FILE_BYTES = 2 << 30  # what one ONNX file can hold at most
@@ -54,18 +59,27 @@ class Data(BaseModel):
     rows: int
 
 
+class HeadEntry(BaseModel):
+    """What a release knows of one task; `labels` is the order of its columns, `metrics` its grades when it was made."""
+
+    model_config = ConfigDict(frozen=True)
+
+    task: str
+    labels: tuple[str, ...] = Field(min_length=2)
+    temperature: float = Field(gt=0, description="logits are divided by it before the softmax")
+    data: Data
+    metrics: dict[str, Any]
+
+
 class Manifest(BaseModel):
-    """What a release is and where it comes from; `labels` is the order of the score columns."""
+    """What a release is and where it comes from; the logits' columns are those of the heads, one after the other."""
 
     model_config = ConfigDict(frozen=True)
 
     release: str = Field(min_length=1)
-    task: str
-    labels: tuple[str, ...] = Field(min_length=2)
+    heads: tuple[HeadEntry, ...] = Field(min_length=1)
     max_tokens: int = Field(ge=4, le=8192)
-    temperature: float = Field(gt=0, description="logits are divided by it before the softmax")
     base: Base
-    data: Data
     metrics: dict[str, Any]
     versions: dict[str, str]
     created_at: datetime
@@ -74,16 +88,45 @@ class Manifest(BaseModel):
     seed: int
     recipe: str
 
+    @model_validator(mode="before")
+    @classmethod
+    def _made_by_0_1_0(cls, content: Any) -> Any:
+        """A manifest without heads says at its top what its only head is."""
+        if not isinstance(content, dict) or "heads" in content:
+            return content
+        head = {name: content[name] for name in ("task", "labels", "temperature", "data") if name in content}
+        metrics = content.get("metrics")
+        dev = {"dev": metrics["dev"]} if isinstance(metrics, dict) and "dev" in metrics else {}
+        return content | {"heads": [head | {"metrics": dev}]}
+
+    @field_validator("heads")
+    @classmethod
+    def _one_head_a_task(cls, heads: tuple[HeadEntry, ...]) -> tuple[HeadEntry, ...]:
+        if len({head.task for head in heads}) < len(heads):
+            raise ValueError("two heads of one task")
+        return heads
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks it serves, in the order of its heads."""
+        return tuple(head.task for head in self.heads)
+
+    def head(self, task: str) -> HeadEntry:
+        """The head of one of its tasks."""
+        return self.heads[self.tasks.index(task)]
+
 
 def home() -> Path:
     """Where releases live: $STREAMGAUGE_HOME, or ~/.cache/streamgauge."""
     return Path(os.environ.get("STREAMGAUGE_HOME") or Path.home() / ".cache" / "streamgauge")
 
 
-def release_id(task: str, created_at: datetime, files: dict[str, str], data_sha256: str) -> str:
-    """Such as `risk-20261122-1a2b3c4d`: task, day, and a hash over the files and the training data."""
-    content = "\n".join([*(f"{name} {files[name]}" for name in sorted(files)), data_sha256])
-    return f"{task}-{created_at:%Y%m%d}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+def release_id(
+    tasks: Sequence[str], created_at: datetime, files: Mapping[str, str], data_sha256s: Sequence[str]
+) -> str:
+    """Such as `risk-20261122-1a2b3c4d`: its tasks, the day, and a hash over the files and the training data."""
+    content = "\n".join([*(f"{name} {files[name]}" for name in sorted(files)), *data_sha256s])
+    return f"{'-'.join(tasks)}-{created_at:%Y%m%d}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
 
 def file_sha256(path: Path) -> str:
@@ -182,18 +225,20 @@ def _flush(path: Path) -> None:
 def find_release(task: str, ref: str | None = None) -> Path:
     """The directory of a release: None is the task's newest, else a release id, else a directory.
 
-    With None, a release that was trained goes before the starter model, however old it is.
+    A release of several tasks is found for each of them, whichever folder it is in. With None, a release that was
+    trained goes before the starter model, however old it is.
     Raises ReleaseNotFound saying what there is and which command makes one.
     """
     if ref is None:
-        for room in ("releases", "starter"):
-            if found := _releases(home() / room / task):
+        for room in ROOMS:
+            if found := _releases(room, task):
                 return max(found, key=lambda item: (item[1].created_at, item[1].release))[0]
         raise ReleaseNotFound(_not_found(task, f"task {task!r} has no release yet"))
     if os.sep in ref or (Path(ref) / MANIFEST).is_file():
         manifest = read_manifest(Path(ref))
-        if manifest.task != task:
-            raise ReleaseNotFound(f"{ref}: a release of task {manifest.task!r}, not of {task!r}")
+        if task not in manifest.tasks:
+            its = " and ".join(map(repr, manifest.tasks))
+            raise ReleaseNotFound(f"{ref}: a release of task {its}, not of {task!r}")
         return Path(ref)
     for directory, manifest in _all(task):
         if manifest.release == ref:
@@ -202,18 +247,21 @@ def find_release(task: str, ref: str | None = None) -> Path:
 
 
 def _all(task: str) -> list[tuple[Path, Manifest]]:
-    return _releases(home() / "releases" / task) + _releases(home() / "starter" / task)
+    return [found for room in ROOMS for found in _releases(room, task)]
 
 
-def _releases(folder: Path) -> list[tuple[Path, Manifest]]:
+def _releases(room: str, task: str) -> list[tuple[Path, Manifest]]:
     found = []
-    for directory in sorted(folder.iterdir()) if folder.is_dir() else ():
+    for directory in sorted((home() / room).glob("*/*")):
         if directory.name.startswith(".") or not directory.is_dir():
             continue
         try:
-            found.append((directory, read_manifest(directory)))
+            manifest = read_manifest(directory)
         except IntegrityError as error:
             log.warning("not a release, left out: %s", error)
+            continue
+        if task in manifest.tasks:
+            found.append((directory, manifest))
     return found
 
 

@@ -6,13 +6,14 @@ data; a label that the task file does not name is scored and published, and noth
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from models.errors import BadTask
+from models.windows import Rule
 
 SHIPPED = Path(__file__).with_name("tasks")
 MAX_TASK_BYTES = 1 << 20
@@ -41,10 +42,23 @@ class Task(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(pattern=f"^{NAME.pattern}$")
-    max_tokens: int = Field(default=128, ge=4, le=512, description="a longer text is cut here, special tokens included")
+    max_tokens: int = Field(default=128, ge=4, le=512, description="a longer text is read in windows of so many tokens")
     base: str = Field(default=PACKAGED_BASE, min_length=1, description="the packaged encoder, a path, or a hub name")
     review_below: float = Field(default=0.5, ge=0, le=1, description="a person reviews scores under this")
     labels: dict[str, LabelPolicy] = Field(default_factory=dict)
+    long_text: Rule = Field(default="mean", description="how the windows of a long text make one row of scores")
+
+    @field_validator("long_text")
+    @classmethod
+    def _max_looks_for_something(cls, rule: Rule, others: ValidationInfo) -> Rule:
+        labels: dict[str, LabelPolicy] | None = others.data.get("labels")  # None: they are wrong themselves
+        if rule == "max" and labels is not None and all(policy.alert_above is None for policy in labels.values()):
+            raise ValueError('"max" looks for labels that alert: set alert_above on one, or choose "mean"')
+        return rule
+
+    def alert_columns(self, labels: Sequence[str]) -> list[int]:
+        """Where in a release's labels those are that raise an alert."""
+        return [column for column, label in enumerate(labels) if self.policy(label).alert_above is not None]
 
     def policy(self, label: str) -> LabelPolicy:
         """The policy of a label; for one the task does not name, the policy that decides nothing."""

@@ -1,17 +1,18 @@
-"""Fine-tune an encoder into a classifier: one flat loop, three methods.
+"""Fine-tune an encoder into a classifier of one or several tasks: one flat loop, three methods.
 
 full   every weight learns, token embeddings only on demand
 lora   low-rank adapters learn (peft), merged into the weights at the end
-head   only the classification head learns; every text passes the encoder once
+head   only the classification heads learn; every text passes the encoder once
 
 The only modules that import torch are this one and `models.export`.
 """
 
 import random
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any, Literal
 
 import numpy as np
@@ -22,15 +23,17 @@ from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from models.bases import base_folder, weights_sha256
-from models.classifier import Encoded, length_sorted_batches, pad_id, padded
-from models.datasets import Example, imbalance, labels_of, split
-from models.errors import TRAIN_EXTRA, BadBase, BadDataset, MissingExtra
-from models.evaluation import fit_temperature, macro_f1, target_indices
+from models.classifier import pad_id
+from models.datasets import Example, data_hash, imbalance
+from models.errors import TRAIN_EXTRA, BadBase, MissingExtra
+from models.evaluation import fit_temperature, macro_f1
+from models.lessons import Lesson, Subject, base_of, subjects_of
+from models.padding import length_sorted_batches, padded
+from models.releases import Data
+from models.schedule import alternated, shuffled_batches, warm_up_then_decay
 from models.tasks import Task
 
-DEV_FRACTION = 0.1  # of the training examples, held out when no development data is given
 BALANCED_UP_TO = 1.5  # commonest to rarest label: up to here class weights would only add noise
-SORTED_BATCHES = 16  # batches sorted by length together: little padding, still a random order
 EMBED_TOKENS = 4096  # padded tokens in one batch without gradients
 
 Method = Literal["full", "lora", "head"]
@@ -68,13 +71,13 @@ PRESETS: dict[Method, tuple[int, float]] = {  # epochs, learning rate of the enc
 
 
 class TextClassifier(torch.nn.Module):
-    """Encoder, mean over the tokens that are not padding, dropout, linear head."""
+    """Encoder, mean over the tokens that are not padding, dropout, and the linear heads of all tasks side by side."""
 
-    def __init__(self, encoder: torch.nn.Module, hidden: int, labels: int, dropout: float) -> None:
+    def __init__(self, encoder: torch.nn.Module, hidden: int, columns: int, dropout: float) -> None:
         super().__init__()
         self.encoder = encoder
         self.dropout = torch.nn.Dropout(dropout)
-        self.head = torch.nn.Linear(hidden, labels)
+        self.head = torch.nn.Linear(hidden, columns)
 
     def pooled(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Text vectors [n, hidden] of token ids [n, t]."""
@@ -84,9 +87,22 @@ class TextClassifier(torch.nn.Module):
         return vectors
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Logits [n, labels] of token ids [n, t]."""
+        """Logits [n, columns] of token ids [n, t]."""
         logits: torch.Tensor = self.head(self.dropout(self.pooled(input_ids, attention_mask)))
         return logits
+
+
+@dataclass(frozen=True)
+class TrainedHead:
+    """One task of a checkpoint."""
+
+    task: Task
+    labels: tuple[str, ...]
+    columns: slice  # its own among the model's logits
+    temperature: float
+    dev_macro_f1: float
+    dev_examples: tuple[Example, ...]  # the model did not learn from them; it was chosen and calibrated on them
+    data: Data
 
 
 @dataclass(frozen=True)
@@ -95,32 +111,24 @@ class Checkpoint:
 
     model: TextClassifier
     tokenizer: Tokenizer
-    task: Task
-    labels: tuple[str, ...]
+    heads: tuple[TrainedHead, ...]
+    max_tokens: int
     settings: TrainSettings
     base_name: str
     base_sha256: str
-    temperature: float
-    dev_macro_f1: float
     best_epoch: int  # the one whose weights these are
-    dev_examples: tuple[Example, ...]  # the model did not learn from them; it was chosen and calibrated on them
 
 
-def train(
-    task: Task,
-    train_examples: Sequence[Example],
-    dev_examples: Sequence[Example] | None,
-    settings: TrainSettings,
-    progress: Progress,
-) -> Checkpoint:
-    """Fine-tune on checked examples, keep the epoch with the best macro-F1 on the development data, calibrate there.
+def train(lessons: Sequence[Lesson], settings: TrainSettings, progress: Progress) -> Checkpoint:
+    """Fine-tune one encoder with a head for each lesson's task, and calibrate every head.
 
-    Without development examples a tenth of the training examples, stratified, is held out for that.
-    The same examples, settings and machine give the same model. Raises BadBase, BadDataset, MissingExtra.
+    Batches of the tasks alternate in proportion to their sizes; each teaches the encoder and its own head. Kept is the
+    epoch with the best macro-F1 on the development data, the mean of the tasks'. Without development examples a tenth
+    of a task's examples, stratified, is held out for that. A text longer than `max_tokens` is learned by its beginning.
+    The same lessons, settings and machine give the same model. Raises BadBase, BadDataset, BadTask, MissingExtra.
     """
-    labels = labels_of(train_examples)
-    train_examples, dev_examples = _with_dev(train_examples, dev_examples, settings.seed)
-    targets, dev_targets = target_indices(labels, train_examples), target_indices(labels, dev_examples)
+    base_name, max_tokens = settings.base or base_of(lessons), max(lesson.task.max_tokens for lesson in lessons)
+    subjects = subjects_of(lessons, settings.seed)
     epochs, learning_rate = _preset(settings)
     torch.manual_seed(settings.seed)
     if settings.threads:
@@ -128,20 +136,20 @@ def train(
     shuffler = random.Random(settings.seed)  # noqa: S311 - a reproducible shuffle, nothing secret
 
     # The model, and its texts as token ids.
-    base_name = settings.base or task.base
     folder = base_folder(base_name)
-    model, tokenizer = _load(folder, len(labels), task.max_tokens, settings)
+    model, tokenizer = _load(folder, subjects[-1].columns.stop, max_tokens, settings)
     model.eval()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
-    encoded = encode(tokenizer, [example.text for example in train_examples], task.max_tokens)
-    dev_encoded = encode(tokenizer, [example.text for example in dev_examples], task.max_tokens)
     fill = pad_id(tokenizer)
+    encoded = [encode(tokenizer, subject.texts, max_tokens) for subject in subjects]
+    dev_encoded = [encode(tokenizer, subject.dev_texts, max_tokens) for subject in subjects]
 
-    # What learns, how fast, and on what: the head alone sees each text's vector, computed once.
-    if settings.method == "head":
-        vectors = _infer(model.pooled, encoded, fill, device)
-        dev_vectors = _infer(model.pooled, dev_encoded, fill, device)
+    # What learns, how fast, and on what: the heads alone see each text's vector, computed once.
+    head_only = settings.method == "head"
+    if head_only:
+        vectors = [_infer(model.pooled, windows, fill, device) for windows in encoded]
+        dev_vectors = [_infer(model.pooled, windows, fill, device) for windows in dev_encoded]
         groups = [{"params": list(model.head.parameters()), "lr": learning_rate}]
     else:
         encoder_weights = [weight for weight in model.encoder.parameters() if weight.requires_grad]
@@ -150,23 +158,25 @@ def train(
             {"params": list(model.head.parameters()), "lr": max(settings.head_learning_rate, learning_rate)},
         ]
     optimizer = torch.optim.AdamW(groups, weight_decay=settings.weight_decay, fused=True)
-    steps = epochs * -(-len(encoded) // settings.batch_texts)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warm_up_then_decay(step, steps, settings))
-    criterion = torch.nn.CrossEntropyLoss(
-        weight=_class_weights(targets, train_examples, settings).to(device), label_smoothing=settings.label_smoothing
+    steps = epochs * sum(-(-len(windows) // settings.batch_texts) for windows in encoded)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: warm_up_then_decay(step, steps, settings.warmup)
     )
+    criteria = [_criterion(subject, settings, device) for subject in subjects]
 
-    best_f1, best_epoch = -1.0, 0
-    step = 0
+    best_f1, best_epoch, step = -1.0, 0, 0
     for epoch in range(1, epochs + 1):
         model.train()
-        for rows in _batches([len(item.ids) for item in encoded], settings.batch_texts, shuffler):
-            if settings.method == "head":
-                logits = model.head(model.dropout(vectors[rows]))
+        lengths = [[len(window) for window in windows] for windows in encoded]
+        batches = [shuffled_batches(its, settings.batch_texts, shuffler) for its in lengths]
+        for number, rows in alternated(batches):
+            if head_only:
+                logits = model.head(model.dropout(vectors[number][rows]))
             else:
                 with _half_precision(device):
-                    logits = model(*_tensors([encoded[row] for row in rows], fill, device))  # [n, labels]
-            loss = criterion(logits.float(), torch.from_numpy(targets[rows]).to(device))
+                    logits = model(*_tensors([encoded[number][row] for row in rows], fill, device))  # [n, columns]
+            targets = torch.from_numpy(subjects[number].targets[rows]).to(device)
+            loss = criteria[number](logits[:, subjects[number].columns].float(), targets)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
@@ -177,12 +187,16 @@ def train(
 
         model.eval()
         with torch.inference_mode():
-            head_only = settings.method == "head"
-            tensor = model.head(dev_vectors) if head_only else _infer(model, dev_encoded, fill, device)
-        dev_logits = tensor.cpu().numpy()  # [dev examples, labels]
-        dev_f1 = macro_f1(dev_targets, dev_logits.argmax(axis=1), labels)
-        if dev_f1 > best_f1:
-            best_f1, best_epoch, best_logits = dev_f1, epoch, dev_logits
+            if head_only:
+                outputs = [model.head(its) for its in dev_vectors]
+            else:
+                outputs = [_infer(model, windows, fill, device) for windows in dev_encoded]
+        dev_logits = [
+            output[:, subject.columns].cpu().numpy() for subject, output in zip(subjects, outputs, strict=True)
+        ]
+        dev_f1s = [_dev_f1(subject, logits) for subject, logits in zip(subjects, dev_logits, strict=True)]
+        if fmean(dev_f1s) > best_f1:
+            best_f1, best_epoch, best_f1s, best_logits = fmean(dev_f1s), epoch, dev_f1s, dev_logits
             best_weights = _learned(model)
         elif settings.patience and epoch - best_epoch >= settings.patience:
             break
@@ -191,36 +205,39 @@ def train(
     if settings.method == "lora":
         adapted: Any = model.encoder
         model.encoder = adapted.merge_and_unload()
+    heads = [_trained(*each) for each in zip(lessons, subjects, best_logits, best_f1s, strict=True)]
     return Checkpoint(
         model=model.eval().cpu(),
         tokenizer=tokenizer,
-        task=task,
-        labels=labels,
+        heads=tuple(heads),
+        max_tokens=max_tokens,
         settings=settings,
         base_name=base_name,
         base_sha256=weights_sha256(folder),
-        temperature=fit_temperature(best_logits, dev_targets),
-        dev_macro_f1=best_f1,
         best_epoch=best_epoch,
-        dev_examples=tuple(dev_examples),
     )
 
 
-def encode(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> list[Encoded]:
-    """Token ids as `Classifier.encode` makes them."""
+def encode(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
+    """Token ids of each text's first window, as `Model.encode` makes them."""
     tokenizer.enable_truncation(max_tokens)
-    return [Encoded(encoding.ids, bool(encoding.overflowing)) for encoding in map(tokenizer.encode, texts)]
+    return [encoding.ids for encoding in map(tokenizer.encode, texts)]
 
 
-def _with_dev(
-    examples: Sequence[Example], dev_examples: Sequence[Example] | None, seed: int
-) -> tuple[Sequence[Example], Sequence[Example]]:
-    if dev_examples:
-        return examples, dev_examples
-    rest, held_out = split(examples, DEV_FRACTION, seed)
-    if not held_out:
-        raise BadDataset("every label has a single example, so none can be held out: add examples, or give --dev")
-    return rest, held_out
+def _dev_f1(subject: Subject, logits: np.ndarray) -> float:
+    return macro_f1(subject.dev_targets, logits.argmax(axis=1), subject.labels)
+
+
+def _trained(lesson: Lesson, subject: Subject, dev_logits: np.ndarray, dev_f1: float) -> TrainedHead:
+    return TrainedHead(
+        task=lesson.task,
+        labels=subject.labels,
+        columns=subject.columns,
+        temperature=fit_temperature(dev_logits, subject.dev_targets),
+        dev_macro_f1=dev_f1,
+        dev_examples=tuple(subject.dev_examples),
+        data=Data(name=lesson.data_name, sha256=data_hash(lesson.examples), rows=len(lesson.examples)),
+    )
 
 
 def _preset(settings: TrainSettings) -> tuple[int, float]:
@@ -228,7 +245,7 @@ def _preset(settings: TrainSettings) -> tuple[int, float]:
     return settings.epochs or epochs, settings.learning_rate or learning_rate
 
 
-def _load(folder: Path, labels: int, max_tokens: int, settings: TrainSettings) -> tuple[TextClassifier, Tokenizer]:
+def _load(folder: Path, columns: int, max_tokens: int, settings: TrainSettings) -> tuple[TextClassifier, Tokenizer]:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     try:
@@ -248,7 +265,7 @@ def _load(folder: Path, labels: int, max_tokens: int, settings: TrainSettings) -
     encoder_module: Any = encoder
     if settings.method == "lora":
         encoder_module = _with_adapters(encoder, settings.lora_rank)
-    model = TextClassifier(encoder_module, config.hidden_size, labels, settings.dropout)
+    model = TextClassifier(encoder_module, config.hidden_size, columns, settings.dropout)
     if settings.method == "head":
         model.encoder.requires_grad_(False)
     elif settings.method == "full" and not settings.learn_embeddings:
@@ -273,6 +290,11 @@ def _learned(model: TextClassifier) -> dict[str, torch.Tensor]:
     return {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
 
 
+def _criterion(subject: Subject, settings: TrainSettings, device: torch.device) -> torch.nn.CrossEntropyLoss:
+    weights = _class_weights(subject.targets, subject.examples, settings)
+    return torch.nn.CrossEntropyLoss(weight=weights.to(device), label_smoothing=settings.label_smoothing)
+
+
 def _class_weights(targets: np.ndarray, examples: Sequence[Example], settings: TrainSettings) -> torch.Tensor:
     counts = torch.from_numpy(np.bincount(targets)).float().clamp(min=1)
     power = settings.class_weight_power if imbalance(examples) > BALANCED_UP_TO else 0.0
@@ -280,40 +302,22 @@ def _class_weights(targets: np.ndarray, examples: Sequence[Example], settings: T
     return weights * len(targets) / (weights * counts).sum()  # 1 for the mean example
 
 
-def _warm_up_then_decay(step: int, steps: int, settings: TrainSettings) -> float:
-    rise = max(1, round(settings.warmup * steps))
-    return (step + 1) / rise if step < rise else max(0.0, (steps - step) / max(1, steps - rise))
-
-
-def _batches(lengths: Sequence[int], batch_texts: int, shuffler: random.Random) -> Iterator[list[int]]:
-    """Every row once: shuffled, then sorted by length within stretches, cut, and the cuts shuffled."""
-    rows = list(range(len(lengths)))
-    shuffler.shuffle(rows)
-    stretch = SORTED_BATCHES * batch_texts
-    batches = []
-    for start in range(0, len(rows), stretch):
-        alike = sorted(rows[start : start + stretch], key=lengths.__getitem__)
-        batches += [alike[cut : cut + batch_texts] for cut in range(0, len(alike), batch_texts)]
-    shuffler.shuffle(batches)
-    yield from batches
-
-
-def _tensors(batch: Sequence[Encoded], fill: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def _tensors(batch: Sequence[Sequence[int]], fill: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     ids, mask = padded(batch, fill)
     return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
 
 
 def _infer(
     forward: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
-    encoded: Sequence[Encoded],
+    windows: Sequence[Sequence[int]],
     fill: int,
     device: torch.device,
 ) -> torch.Tensor:
-    """The rows of `forward` [n, width] for every text, in order, without gradients or dropout."""
+    """The rows of `forward` [n, width] for every window, in order, without gradients or dropout."""
     parts, order = [], []
     with torch.no_grad():
-        for rows in length_sorted_batches([len(item.ids) for item in encoded], EMBED_TOKENS):
-            parts.append(forward(*_tensors([encoded[row] for row in rows], fill, device)))
+        for rows in length_sorted_batches([len(window) for window in windows], EMBED_TOKENS):
+            parts.append(forward(*_tensors([windows[row] for row in rows], fill, device)))
             order += rows
     joined = torch.cat(parts)
     return torch.empty_like(joined).index_copy_(0, torch.tensor(order, device=device), joined)

@@ -23,6 +23,8 @@ from models.datasets import Checked, Example, check, read_jsonl
 from models.errors import TRAIN_EXTRA, DeviceUnavailable, ExportMismatch, IntegrityError, MissingExtra, ModelError
 from models.evaluation import Evaluation
 from models.evaluation import evaluate as grade
+from models.lessons import Lesson
+from models.runtimes import RUNTIMES
 from models.tasks import load_task
 
 MAX_TEXT_BYTES = 1 << 20  # a longer line is no text: it is reported and passed over
@@ -32,6 +34,8 @@ TaskName = Annotated[str, typer.Argument(metavar="TASK", help="A task's name, or
 DataFile = Annotated[Path, typer.Option("--data", help="JSON lines with `text` and `label`.")]
 ReleaseRef = Annotated[str | None, typer.Option("--release", help="A release id or directory; default: the newest.")]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to run the model.")]
+ALSO = "One more task for the same encoder to learn, with its data; may be repeated."
+Runtime = Annotated[str, typer.Option(help=f"What runs the model: auto (the fastest here), {', '.join(RUNTIMES)}.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 
 
@@ -39,6 +43,8 @@ def train(
     task: TaskName,
     data: DataFile,
     dev: Annotated[Path | None, typer.Option(help="Development data; default: a tenth of --data, held out.")] = None,
+    also: Annotated[list[str] | None, typer.Option(metavar="TASK=FILE", help=ALSO)] = None,
+    also_dev: Annotated[list[str] | None, typer.Option(metavar="TASK=FILE", help="Their development data.")] = None,
     method: Annotated[Literal["full", "lora", "head"], typer.Option(help="Which weights learn.")] = "full",
     base: Annotated[str | None, typer.Option(help="Base encoder: a directory or a hub name.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, max=1000, help="Default: the method's own.")] = None,
@@ -49,12 +55,15 @@ def train(
     """Fine-tune on labelled text, calibrate, export, compare with the source, and publish a release."""
     started = time.perf_counter()
     with _clear_errors():
-        chosen = load_task(task)
         if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise ModelError(f"--out {out}: is there already; choose a directory that is not")
-        checked = check(read_jsonl(data))
-        dev_examples = read_jsonl(dev) if dev else None
-        _report(checked, data)
+        others, dev_files = _pairs("--also", also), _pairs("--also-dev", also_dev)
+        if unknown := set(dev_files) - set(others):
+            raise ModelError(f"--also-dev {min(unknown)}=...: needs --also {min(unknown)}=FILE")
+        lessons = [
+            _lesson(task, data, dev),
+            *(_lesson(name, file, dev_files.get(name)) for name, file in others.items()),
+        ]
         try:
             from models.export import make_release
             from models.training import TrainSettings
@@ -63,18 +72,10 @@ def train(
             raise MissingExtra(f"training needs the train extra: {TRAIN_EXTRA} ({error})") from error
         settings = TrainSettings(method=method, base=base, epochs=epochs, seed=seed)
         with _progress() as progress:
-            checkpoint = fine_tune(chosen, checked.examples, dev_examples, settings, progress)
-            directory = make_release(checkpoint, checked.examples, data.name, f"train-{method}", out, progress)
+            checkpoint = fine_tune(lessons, settings, progress)
+            directory = make_release(checkpoint, f"train-{method}", out, progress)
         manifest = releases.read_manifest(directory)
-    result = {
-        "task": manifest.task,
-        "release": manifest.release,
-        "directory": str(directory),
-        "labels": list(manifest.labels),
-        "rows": manifest.data.rows,
-        "metrics": manifest.metrics,
-        "seconds": round(time.perf_counter() - started, 1),
-    }
+    result = _result(manifest, directory, round(time.perf_counter() - started, 1))
     print(json.dumps(result)) if as_json else _show_release(result)
 
 
@@ -84,6 +85,7 @@ def evaluate(
     release: ReleaseRef = None,
     abstain: Annotated[bool, typer.Option("--abstain", help="Also: what is decided without a person.")] = False,
     device: Device = "auto",
+    runtime: Runtime = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Grade a release on labelled text: accuracy, F1, calibration, speed."""
@@ -93,7 +95,7 @@ def evaluate(
         examples: Sequence[Example] = read_jsonl(data)
         with _progress() as progress:
             progress("load", 0, 2)
-            classifier = Classifier.load(directory, device)
+            classifier = Classifier.load(directory, chosen, device, runtime)
             progress("classify", 1, 2)
             found = grade(classifier, examples, chosen.review_below if abstain else None)
             progress("done", 2, 2)
@@ -103,10 +105,11 @@ def evaluate(
         _show_evaluation(found, chosen.review_below if abstain else None)
 
 
-def classify(task: TaskName, release: ReleaseRef = None, device: Device = "auto") -> None:
+def classify(task: TaskName, release: ReleaseRef = None, device: Device = "auto", runtime: Runtime = "auto") -> None:
     """Read texts on standard input, one a line; write a JSON line for each: text, label, score, scores."""
     with _clear_errors():
-        classifier = Classifier.load(releases.find_release(load_task(task).name, release), device)
+        chosen = load_task(task)
+        classifier = Classifier.load(releases.find_release(chosen.name, release), chosen, device, runtime)
     passed_over = 0
     batch: list[str] = []
     batch_lines = 1 if sys.stdin.isatty() else BATCH_LINES  # a person who types wants an answer to every line
@@ -122,6 +125,40 @@ def classify(task: TaskName, release: ReleaseRef = None, device: Device = "auto"
     _write_scores(classifier, batch)
     if passed_over:
         raise typer.Exit(1)
+
+
+def _result(manifest: releases.Manifest, directory: Path, seconds: float) -> dict[str, Any]:
+    """What `train --json` prints: the release and its first task; the others, if any, under `also`."""
+    first, *others = (
+        {
+            "task": head.task,
+            "labels": list(head.labels),
+            "rows": head.data.rows,
+            "metrics": manifest.metrics | head.metrics,
+        }
+        for head in manifest.heads
+    )
+    release = {"release": manifest.release, "directory": str(directory), "seconds": seconds}
+    return first | release | ({"also": others} if others else {})
+
+
+def _pairs(option: str, given: Sequence[str] | None) -> dict[str, Path]:
+    pairs: dict[str, Path] = {}
+    for one in given or ():
+        task, equals, file = one.partition("=")
+        if not (task and equals and file):
+            raise ModelError(f"{option} {one}: expected TASK=FILE, such as risk=risk.jsonl")
+        if task in pairs:
+            raise ModelError(f"{option} {one}: task {task} is given twice")
+        pairs[task] = Path(file)
+    return pairs
+
+
+def _lesson(task: str, data: Path, dev: Path | None) -> Lesson:
+    chosen = load_task(task)
+    checked = check(read_jsonl(data))
+    _report(checked, data)
+    return Lesson(chosen, checked.examples, data.name, read_jsonl(dev) if dev else None)
 
 
 class Line(NamedTuple):
@@ -189,11 +226,12 @@ def _report(checked: Checked, data: Path) -> None:
 
 
 def _show_release(result: dict[str, Any]) -> None:
-    dev = result["metrics"]["dev"]
-    table = Table("release", "labels", "examples", "dev accuracy", "dev macro-F1", "dev ECE", "seconds")
-    figures = [f"{dev[name]:.3f}" for name in ("accuracy", "macro_f1", "ece")]
-    table.add_row(result["release"], str(len(result["labels"])), str(result["rows"]), *figures, str(result["seconds"]))
+    table = Table("task", "labels", "examples", "dev accuracy", "dev macro-F1", "dev ECE")
+    for head in (result, *result.get("also", ())):
+        figures = [f"{head['metrics']['dev'][name]:.3f}" for name in ("accuracy", "macro_f1", "ece")]
+        table.add_row(head["task"], str(len(head["labels"])), str(head["rows"]), *figures)
     Console().print(table)
+    print(f"release {result['release']}, {result['seconds']} seconds")
     print(result["directory"])
 
 

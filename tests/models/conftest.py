@@ -8,16 +8,17 @@ import pytest
 
 from models.datasets import Example
 from models.export import make_release
-from models.tasks import Task
-from models.training import TrainSettings, train
-from tests.models.tiny import BAD, FILLER, GOOD, ignore, make_examples
+from models.lessons import Lesson
+from models.tasks import LabelPolicy, Task
+from models.training import Checkpoint, TrainSettings, train
+from tests.models.tiny import BAD, FILLER, GOOD, MONEY, ignore, make_examples, make_money
 from tests.tiny_encoder import make_tiny_encoder
 
 
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A randomly initialised BERT of one layer, 32 wide, with a vocabulary of its own."""
-    return make_tiny_encoder(tmp_path_factory.mktemp("tiny"), (*GOOD, *BAD, *FILLER))
+    return make_tiny_encoder(tmp_path_factory.mktemp("tiny"), (*GOOD, *BAD, *FILLER, *MONEY))
 
 
 @pytest.fixture(scope="session")
@@ -30,9 +31,28 @@ def tiny_release(tiny_task: Task, tmp_path_factory: pytest.TempPathFactory) -> P
     """A published release of the tiny encoder, trained for real."""
     examples = make_examples(160)
     settings = TrainSettings(epochs=6, learning_rate=1e-2, batch_texts=16, threads=1, learn_embeddings=True)
-    checkpoint = train(tiny_task, examples, None, settings, ignore)
-    out = tmp_path_factory.mktemp("releases") / "tone-release"
-    return make_release(checkpoint, examples, "tone.jsonl", "test", out, ignore)
+    checkpoint = train([Lesson(tiny_task, examples, "tone.jsonl")], settings, ignore)
+    return make_release(checkpoint, "test", tmp_path_factory.mktemp("releases") / "tone-release", ignore)
+
+
+@pytest.fixture(scope="session")
+def money_task(tiny_base: Path) -> Task:
+    """A second task for the tiny encoder; of its long texts the window counts in which yen scores highest."""
+    yen = {"yen": LabelPolicy(alert_above=0.5)}
+    return Task(name="money", max_tokens=24, base=str(tiny_base), labels=yen, long_text="max")
+
+
+@pytest.fixture(scope="session")
+def joint_checkpoint(tiny_task: Task, money_task: Task) -> Checkpoint:
+    """One tiny encoder that has learned two tasks of different sizes."""
+    lessons = [Lesson(tiny_task, make_examples(160), "tone.jsonl"), Lesson(money_task, make_money(90), "money.jsonl")]
+    settings = TrainSettings(epochs=8, learning_rate=1e-2, batch_texts=16, threads=1, learn_embeddings=True)
+    return train(lessons, settings, ignore)
+
+
+@pytest.fixture(scope="session")
+def joint_release(joint_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_release(joint_checkpoint, "test", tmp_path_factory.mktemp("releases") / "joint-release", ignore)
 
 
 @pytest.fixture

@@ -1,29 +1,40 @@
+import json
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
+from transformers import BertConfig
 
 from models import releases
+from models.classifier import Model
 from models.errors import ExportMismatch
-from models.export import PARITY_TOLERANCE, compare, export_graph
-from models.runtime import OnnxRuntime
+from models.export import PARITY_TOLERANCE, compare, export_graph, held_out
+from models.lessons import Lesson
+from models.padding import padded
+from models.runtimes import REFERENCE
+from models.runtimes.onnx import load_cpu
+from models.softmax import softmax
 from models.tasks import Task
 from models.training import Checkpoint, TrainSettings, train
 from tests.models.tiny import ignore, make_examples
 
+FILES = ["config.json", "golden.json", "manifest.json", "model.onnx", "tokenizer.json"]
+
 
 @pytest.fixture(scope="module")
 def checkpoint(tiny_task: Task) -> Checkpoint:
-    return train(tiny_task, make_examples(60), None, TrainSettings(epochs=1, threads=1), ignore)
+    lesson = Lesson(tiny_task, make_examples(60), "tone.jsonl")
+    return train([lesson], TrainSettings(epochs=1, threads=1), ignore)
 
 
 def test_the_graph_is_one_file_with_two_free_axes(tiny_release: Path) -> None:
-    assert sorted(os.listdir(tiny_release)) == ["manifest.json", "model.onnx", "tokenizer.json"]
+    assert sorted(os.listdir(tiny_release)) == FILES
     graph = onnx.load(str(tiny_release / "model.onnx"), load_external_data=False).graph
     shapes = {
         value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
@@ -40,20 +51,62 @@ def test_the_graph_is_one_file_with_two_free_axes(tiny_release: Path) -> None:
 def test_the_manifest_says_where_the_release_comes_from(tiny_release: Path, tiny_base: Path) -> None:
     manifest = releases.verify(tiny_release)
     assert manifest.release.startswith(f"tone-{manifest.created_at:%Y%m%d}-")
-    assert (manifest.task, manifest.labels, manifest.max_tokens) == ("tone", ("bad", "good"), 24)
+    (head,) = manifest.heads
+    assert (head.task, head.labels, manifest.max_tokens) == ("tone", ("bad", "good"), 24)
     assert manifest.base.sha256 == releases.file_sha256(tiny_base / "model.safetensors")
-    assert (manifest.data.name, manifest.data.rows) == ("tone.jsonl", 160)
+    assert (head.data.name, head.data.rows) == ("tone.jsonl", 160)
     assert (manifest.method, manifest.seed, manifest.recipe) == ("full", 7, "test")
     assert {"torch", "transformers", "tokenizers"} < set(manifest.versions)
     assert manifest.metrics["parity"]["max_abs_logit_difference"] < PARITY_TOLERANCE
     assert manifest.metrics["parity"]["label_agreement"] == 1.0
-    assert manifest.metrics["dev"]["n"] == 16
-    assert 0 <= manifest.metrics["dev"]["macro_f1"] <= 1
+    assert head.metrics["dev"]["n"] == 16
+    assert 0 <= head.metrics["dev"]["macro_f1"] <= 1
+
+
+def test_the_config_builds_the_encoder_again_and_names_no_path(tiny_release: Path, tiny_base: Path) -> None:
+    text = (tiny_release / "config.json").read_text()
+    assert str(tiny_base) not in text
+    config = BertConfig.from_dict(json.loads(text))
+    assert (config.hidden_size, config.num_hidden_layers, config.vocab_size) == (
+        32,
+        1,
+        BertConfig.from_pretrained(tiny_base).vocab_size,
+    )
+
+
+def test_one_graph_holds_all_heads_each_with_the_checkpoints_logits(
+    joint_checkpoint: Checkpoint, joint_release: Path, tiny_task: Task, money_task: Task
+) -> None:
+    manifest = releases.verify(joint_release)
+    assert manifest.release.startswith("tone-money-")
+    assert manifest.tasks == ("tone", "money")
+    assert manifest.head("money").labels == ("dollar", "euro", "yen")
+    assert [head.data.name for head in manifest.heads] == ["tone.jsonl", "money.jsonl"]
+    assert [head.metrics["dev"]["n"] for head in manifest.heads] == [16, 9]
+    model = Model.load(joint_release, "cpu", REFERENCE["cpu"], threads=1)
+    assert [(head.task, head.columns) for head in model.heads.values()] == [
+        ("tone", slice(0, 2)),
+        ("money", slice(2, 5)),
+    ]
+    windows = [one.windows[0] for one in model.encode(held_out(joint_checkpoint, 25))]
+    rows = model.run(windows)
+    ids, mask = padded(windows, 0)
+    with torch.inference_mode():
+        source = joint_checkpoint.model(torch.from_numpy(ids), torch.from_numpy(mask)).numpy()
+    for head in joint_checkpoint.heads:
+        expected = softmax(source[:, head.columns] / head.temperature)
+        np.testing.assert_allclose(rows[head.task.name], expected, atol=1e-4)
+
+
+def test_held_out_texts_are_of_each_task_in_turn(joint_checkpoint: Checkpoint) -> None:
+    tone, money = ([example.text for example in head.dev_examples] for head in joint_checkpoint.heads)
+    assert held_out(joint_checkpoint, 5) == [tone[0], money[0], tone[1], money[1], tone[2]]
+    assert sorted(held_out(joint_checkpoint, 1000)) == sorted([*tone, *money])
 
 
 def test_a_graph_that_is_not_the_checkpoint_is_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
     export_graph(checkpoint.model, tmp_path / "model.onnx")
-    runtime = OnnxRuntime(tmp_path / "model.onnx", "cpu", threads=1)
+    runtime = load_cpu(tmp_path, 1)
     assert compare(checkpoint, runtime)["max_abs_logit_difference"] < 1e-4
     with torch.no_grad():
         checkpoint.model.head.bias.add_(0.01)

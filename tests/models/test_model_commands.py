@@ -13,7 +13,7 @@ from models import releases
 from models.datasets import Example
 from streams import model_commands
 from streams.model_commands import MAX_TEXT_BYTES, read_lines
-from tests.models.tiny import make_examples
+from tests.models.tiny import make_examples, make_money
 
 DataFile = Callable[[str, list[Example]], Path]
 
@@ -76,6 +76,32 @@ def test_train_then_evaluate(tiny_base: Path, data_file: DataFile, home: Path) -
         assert (found["release"], found["n"]) == (result["release"], 20)
 
 
+def test_one_encoder_for_two_tasks(tiny_base: Path, data_file: DataFile, tmp_path: Path) -> None:
+    tone, money = data_file("tone.jsonl", make_examples(60)), data_file("money.jsonl", make_money(60))
+    dev = data_file("dev.jsonl", make_money(12, start=300))
+    quick = ["--base", str(tiny_base), "--epochs", "1", "--method", "head"]
+    joint = ["train", "tone", "--data", str(tone), "--also", f"money={money}", "--also-dev", f"money={dev}", *quick]
+    run = CliRunner().invoke(app, [*joint, "--json"])
+    assert run.exit_code == 0, run.output
+    result = json.loads(run.stdout)
+    (also,) = result["also"]
+    assert (result["task"], result["labels"], result["rows"]) == ("tone", ["bad", "good"], 60)
+    assert (also["task"], also["labels"], also["rows"]) == ("money", ["dollar", "euro", "yen"], 60)
+    assert (result["metrics"]["dev"]["n"], also["metrics"]["dev"]["n"]) == (6, 12)
+    for task, labels in (("tone", 2), ("money", 3)):
+        data = str({"tone": tone, "money": money}[task])
+        run = CliRunner().invoke(app, ["evaluate", task, "--data", data, "--json"])
+        assert run.exit_code == 0, run.output
+        found = json.loads(run.stdout)
+        assert (found["task"], found["release"], len(found["per_label"])) == (task, result["release"], labels)
+        run = CliRunner().invoke(app, ["classify", task, "--release", result["directory"]], input="yen 7\n")
+        assert len(json.loads(run.stdout)["scores"]) == labels
+    run = CliRunner().invoke(app, [*joint, "--out", str(tmp_path / "out")])
+    assert run.exit_code == 0, run.output
+    assert "tone" in run.stdout
+    assert "money" in run.stdout
+
+
 def test_tables_for_people(tiny_release: Path, data_file: DataFile) -> None:
     data = data_file("dev.jsonl", make_examples(20))
     run = CliRunner().invoke(
@@ -91,10 +117,10 @@ def test_evaluate_and_classify_run_without_torch(tiny_release: Path, data_file: 
     run = without_torch("evaluate", "tone", "--data", str(data), "--release", str(tiny_release), "--abstain", "--json")
     assert (run.returncode, run.stderr) == (0, b"")
     assert {"coverage", "selective_accuracy"} < set(json.loads(run.stdout))
-    run = without_torch("classify", "tone", "--release", str(tiny_release), stdin=b"profit 201\nloss 200\n")
+    run = without_torch("classify", "tone", "--release", str(tiny_release), stdin=b"profit rises\nloss falls\n")
     assert (run.returncode, run.stderr) == (0, b"")
     rows = [json.loads(line) for line in run.stdout.splitlines()]
-    assert [(row["text"], row["label"]) for row in rows] == [("profit 201", "good"), ("loss 200", "bad")]
+    assert [(row["text"], row["label"]) for row in rows] == [("profit rises", "good"), ("loss falls", "bad")]
     assert all(row["score"] == max(row["scores"].values()) for row in rows)
     run = without_torch("train", "tone", "--data", str(data))
     assert run.returncode == 2
@@ -147,10 +173,20 @@ def test_a_long_line_is_never_held_whole() -> None:
         (["train", "tone", "--data", "absent.jsonl", "--out", "RELEASE"], 2, "is there already"),
         (["train", "tone", "--data", "absent.jsonl", "--method", "magic"], 2, "magic"),
         (["train", "tone"], 2, "--data"),
+        (["train", "tone", "--data", "DATA", "--also", "risk"], 2, "--also risk: expected TASK=FILE"),
+        (["train", "tone", "--data", "DATA", "--also", "a=x", "--also", "a=y"], 2, "task a is given twice"),
+        (["train", "tone", "--data", "DATA", "--also-dev", "risk=x"], 2, "--also-dev risk=...: needs --also risk=FILE"),
+        (["train", "tone", "--data", "DATA", "--also", "tone=DATA"], 2, "not all different: tone, tone"),
+        (["train", "tone", "--data", "DATA", "--also", "risk=absent.jsonl"], 2, "absent.jsonl: cannot be read"),
     ],
 )
-def test_errors_say_what_and_exit(tiny_release: Path, args: list[str], code: int, message: str) -> None:
-    run = CliRunner().invoke(app, [arg.replace("RELEASE", str(tiny_release)) for arg in args])
+def test_errors_say_what_and_exit(
+    tiny_release: Path, data_file: DataFile, args: list[str], code: int, message: str
+) -> None:
+    data = data_file("train.jsonl", make_examples(20))
+    run = CliRunner().invoke(
+        app, [arg.replace("RELEASE", str(tiny_release)).replace("DATA", str(data)) for arg in args]
+    )
     assert run.exit_code == code
     assert message in run.stderr.replace("\n", " ")
     assert run.stdout == ""

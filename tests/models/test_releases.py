@@ -1,15 +1,24 @@
+import json
 import os
 import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from models import releases
 from models.errors import IntegrityError, ReleaseExists, ReleaseNotFound
-from models.releases import Base, Data, Manifest
+from models.releases import Base, Data, HeadEntry, Manifest
 
 DAY = datetime(2026, 11, 22, tzinfo=UTC)
+OLD: dict[str, Any] = {  # what was at the top of a manifest when a release had one task
+    "task": "risk",
+    "labels": ["ham", "spam"],
+    "temperature": 0.62,
+    "data": {"name": "train.jsonl", "sha256": "0" * 64, "rows": 3900},
+    "metrics": {"dev": {"macro_f1": 0.95}, "best_epoch": 3},
+}
 
 
 @pytest.fixture(autouse=True)
@@ -18,21 +27,22 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-def fill(directory: Path, task: str = "risk", days: int = 0, model: bytes = b"graph") -> Manifest:
-    """Write a release's files into a directory."""
+def fill(directory: Path, *tasks: str, days: int = 0, model: bytes = b"graph") -> Manifest:
+    """Write the files of a release for these tasks (none: risk) into a directory."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "model.onnx").write_bytes(model)
     (directory / "tokenizer.json").write_bytes(b"{}")
     files = {name: releases.file_sha256(directory / name) for name in ("model.onnx", "tokenizer.json")}
     created_at = DAY + timedelta(days=days)
+    data = Data(name="d.jsonl", sha256="0" * 64, rows=2)
     manifest = Manifest(
-        release=releases.release_id(task, created_at, files, "0" * 64),
-        task=task,
-        labels=("a", "b"),
+        release=releases.release_id(tasks or ("risk",), created_at, files, ["0" * 64]),
+        heads=tuple(
+            HeadEntry(task=task, labels=("a", "b"), temperature=1.0, data=data, metrics={})
+            for task in tasks or ("risk",)
+        ),
         max_tokens=16,
-        temperature=1.0,
         base=Base(name="tiny", sha256="1" * 64),
-        data=Data(name="d.jsonl", sha256="0" * 64, rows=2),
         metrics={},
         versions={},
         created_at=created_at,
@@ -53,13 +63,15 @@ def test_home_is_the_environments_or_in_the_cache(home: Path, monkeypatch: pytes
 
 def test_an_id_names_task_and_day_and_depends_on_files_and_data() -> None:
     ids = [
-        releases.release_id("risk", DAY, {"m": "1", "t": "2"}, "d"),
-        releases.release_id("risk", DAY, {"t": "2", "m": "1"}, "d"),
-        releases.release_id("risk", DAY, {"m": "1", "t": "3"}, "d"),
-        releases.release_id("risk", DAY, {"m": "1", "t": "2"}, "e"),
+        releases.release_id(["risk"], DAY, {"m": "1", "t": "2"}, ["d"]),
+        releases.release_id(["risk"], DAY, {"t": "2", "m": "1"}, ["d"]),
+        releases.release_id(["risk"], DAY, {"m": "1", "t": "3"}, ["d"]),
+        releases.release_id(["risk"], DAY, {"m": "1", "t": "2"}, ["e"]),
+        releases.release_id(["risk", "tone"], DAY, {"m": "1", "t": "2"}, ["d", "e"]),
     ]
     assert ids[0] == ids[1]
-    assert len(set(ids)) == 3
+    assert len(set(ids)) == 4
+    assert ids[4].startswith("risk-tone-20261122-")
     assert ids[0].startswith("risk-20261122-")
 
 
@@ -151,7 +163,7 @@ def test_the_newest_release_is_found_and_any_by_id_or_directory(home: Path, tmp_
     old = fill(folder / "one", days=0)
     fill(folder / "two", days=1)
     fill(folder / ".release-unfinished", days=9)
-    fill(home / "releases" / "intent" / "other", task="intent", days=5)
+    fill(home / "releases" / "intent" / "other", "intent", days=5)
     assert releases.find_release("risk") == folder / "two"
     assert releases.find_release("risk", old.release) == folder / "one"
     fill(tmp_path / "elsewhere")
@@ -164,6 +176,47 @@ def test_a_trained_release_goes_before_a_newer_starter(home: Path) -> None:
     fill(home / "releases" / "risk" / "one", days=0)
     assert releases.find_release("risk") == home / "releases" / "risk" / "one"
     assert releases.find_release("risk", starter.release) == home / "starter" / "risk" / "key"
+
+
+def test_a_release_of_several_tasks_is_found_for_each_of_them(home: Path) -> None:
+    single = home / "releases" / "risk" / "one"
+    joint = home / "releases" / "tone-risk" / "both"
+    fill(single, days=0)
+    manifest = fill(joint, "tone", "risk", days=1)
+    assert releases.find_release("tone") == releases.find_release("risk") == joint
+    assert releases.find_release("risk", manifest.release) == releases.find_release("tone", str(joint)) == joint
+    fill(home / "releases" / "risk" / "two", days=2)
+    assert releases.find_release("risk") == home / "releases" / "risk" / "two"
+    assert releases.find_release("tone") == joint
+    assert manifest.head("risk").task == "risk"
+
+
+def test_two_heads_of_one_task_are_refused(tmp_path: Path) -> None:
+    content = fill(tmp_path, "risk", "tone").model_dump_json()
+    (tmp_path / "manifest.json").write_text(content.replace('"task":"tone"', '"task":"risk"'))
+    with pytest.raises(IntegrityError, match=r"manifest\.json: heads: Value error, two heads of one task"):
+        releases.read_manifest(tmp_path)
+
+
+def test_a_manifest_of_0_1_0_has_one_head(tmp_path: Path) -> None:
+    new = fill(tmp_path)
+    old = new.model_dump(mode="json", exclude={"heads"}) | OLD
+    (tmp_path / "manifest.json").write_text(json.dumps(old))
+    manifest = releases.verify(tmp_path)
+    (head,) = manifest.heads
+    assert (head.task, head.labels, head.temperature) == ("risk", ("ham", "spam"), 0.62)
+    assert (head.data.rows, head.metrics) == (3900, {"dev": {"macro_f1": 0.95}})
+    assert releases.find_release("risk", str(tmp_path)) == tmp_path
+    assert (manifest.release, manifest.files) == (new.release, new.files)
+
+
+@pytest.mark.parametrize("field", ["task", "labels", "temperature", "data"])
+def test_half_a_manifest_of_0_1_0_is_refused(tmp_path: Path, field: str) -> None:
+    old = fill(tmp_path).model_dump(mode="json", exclude={"heads"}) | OLD
+    del old[field]
+    (tmp_path / "manifest.json").write_text(json.dumps(old))
+    with pytest.raises(IntegrityError, match=rf"manifest\.json: heads\.0\.{field}: Field required"):
+        releases.read_manifest(tmp_path)
 
 
 def test_a_damaged_release_is_left_out_of_the_search(home: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -179,6 +232,6 @@ def test_what_is_not_found_says_what_there_is_and_how_to_make_one(home: Path, tm
     manifest = fill(home / "releases" / "risk" / "one")
     with pytest.raises(ReleaseNotFound, match=f"no release 'risk-1'.*{manifest.release}"):
         releases.find_release("risk", "risk-1")
-    fill(tmp_path / "elsewhere", task="intent")
-    with pytest.raises(ReleaseNotFound, match="a release of task 'intent', not of 'risk'"):
+    fill(tmp_path / "elsewhere", "intent", "tone")
+    with pytest.raises(ReleaseNotFound, match="a release of task 'intent' and 'tone', not of 'risk'"):
         releases.find_release("risk", str(tmp_path / "elsewhere"))

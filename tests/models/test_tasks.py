@@ -61,12 +61,18 @@ def test_a_task_file_is_read_by_path(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('name = "x"\nreview = 1', "review: no such field; allowed: name, max_tokens, base, review_below, labels"),
+        (
+            'name = "x"\nreview = 1',
+            "review: no such field; allowed: name, max_tokens, base, review_below, labels, long_text",
+        ),
         ('name = "x"\n[labels.a]\nalert = 1', "labels.a.alert: no such field; allowed: alert_above, severity"),
         ('name = "x"\n[labels.a]\nseverity = "huge"', "labels.a.severity: Input should be 'low', 'medium' or 'high'"),
         ('name = "x"\n[labels.a]\nalert_above = 60', "labels.a.alert_above: Input should be less than or equal to 1"),
         ('name = "x"\nmax_tokens = "many"', "max_tokens: Input should be a valid integer"),
         ("max_tokens = 64", "name: missing"),
+        ('name = "x"\nlong_text = "last"', "long_text: Input should be 'mean' or 'max'"),
+        ('name = "x"\nlong_text = "max"\n[labels.a]', 'long_text: Value error, "max" looks for labels that alert: set'),
+        ('name = "x"\nlong_text = "max"\nlabels = 1', "labels: Input should be a valid dictionary"),
         ("name = ", "not TOML"),
         ('name = "\udcff"', "not TOML in UTF-8"),
     ],
@@ -77,6 +83,20 @@ def test_a_wrong_key_or_value_is_named_with_what_is_allowed(tmp_path: Path, cont
     with pytest.raises(BadTask, match=r"wrong\.toml: ") as caught:
         load_task(str(path))
     assert message in str(caught.value)
+
+
+def test_a_long_text_is_risky_where_it_is_riskiest_and_else_as_a_whole() -> None:
+    assert {name: load_task(name).long_text for name in shipped_tasks()} == {
+        "intent": "mean",
+        "risk": "max",
+        "sentiment": "mean",
+    }
+
+
+def test_a_release_finds_the_labels_that_alert_among_its_own() -> None:
+    risk = load_task("risk")
+    assert risk.alert_columns(("scam", "ham", "benign", "fraud")) == [0, 3]
+    assert risk.alert_columns(("ham", "spam")) == []
 
 
 def test_a_missing_or_huge_task_file_is_refused(tmp_path: Path) -> None:

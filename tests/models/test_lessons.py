@@ -1,0 +1,43 @@
+import pytest
+
+from models.datasets import Example
+from models.errors import BadDataset, BadTask
+from models.lessons import Lesson, base_of, subjects_of
+from models.tasks import Task
+from tests.models.tiny import make_examples, make_money
+
+TONE, MONEY = Task(name="tone"), Task(name="money")
+
+
+def test_columns_lie_side_by_side_and_targets_are_numbers_of_a_tasks_own_labels() -> None:
+    dev = [Example("x", "yen"), Example("y", "dollar")]
+    lessons = [Lesson(TONE, make_examples(40), "tone"), Lesson(MONEY, make_money(30), "money", dev)]
+    tone, money = subjects_of(lessons, seed=7)
+    assert (tone.columns, money.columns) == (slice(0, 2), slice(2, 5))
+    assert money.labels == ("dollar", "euro", "yen")
+    assert money.dev_targets.tolist() == [2, 0]
+    assert money.dev_texts == ["x", "y"]
+    assert len(money.examples) == 30  # nothing is held out where development data is given
+    assert len(tone.examples) + len(tone.dev_examples) == 40
+    assert not set(tone.texts) & set(tone.dev_texts)
+    assert sorted(set(tone.targets.tolist())) == [0, 1]
+
+
+def test_one_head_a_task() -> None:
+    lesson = Lesson(TONE, make_examples(20), "tone")
+    with pytest.raises(BadTask, match="one head a task, and these are not all different: tone, tone"):
+        subjects_of([lesson, lesson], seed=7)
+
+
+def test_development_data_must_fit_and_single_examples_leave_none() -> None:
+    with pytest.raises(BadDataset, match="'odd' is not among"):
+        subjects_of([Lesson(TONE, make_examples(20), "tone", [Example("x", "odd")])], seed=7)
+    with pytest.raises(BadDataset, match="every label has a single example"):
+        subjects_of([Lesson(TONE, make_examples(2), "tone")], seed=7)
+
+
+def test_tasks_of_one_encoder_agree_on_it() -> None:
+    other = Task(name="money", base="./other")
+    assert base_of([Lesson(TONE, [], "tone"), Lesson(MONEY, [], "money")]) == TONE.base
+    with pytest.raises(BadTask, match=r"theirs differ \(tone: .*, money: \./other\); choose one with --base"):
+        base_of([Lesson(TONE, [], "tone"), Lesson(other, [], "money")])
