@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -18,14 +18,15 @@ from faust.types import TP
 
 from models.releases import home
 from streams import metrics
-from streams.batching import Limits
+from streams.adaptive import Bounds
 from streams.consuming import Slice, SliceConsumer, require_known_faust, slice_transport
+from streams.device import Device
 from streams.exits import end_process, guarded
 from streams.intake import Intake
-from streams.live import Served
+from streams.live import Loaded
 from streams.pipeline import SourcePipeline
 from streams.publishing import Publisher
-from streams.scoring import Device, Scorer
+from streams.scoring import Scorer
 from streams.security import faust_credentials, librdkafka_config
 from streams.settings import OUTPUT_TOPICS, Settings
 from streams.surge_pipeline import SurgePipeline
@@ -61,7 +62,7 @@ class Worker:
         return [guarded(loop(), name) for name, loop in self.loops.items()]
 
 
-def build_worker(settings: Settings, served: Mapping[str, Served]) -> Worker:
+def build_worker(settings: Settings, models: Sequence[Loaded]) -> Worker:
     """Wire everything; nothing is started yet. Call it inside the running event loop.
 
     Raises:
@@ -69,14 +70,11 @@ def build_worker(settings: Settings, served: Mapping[str, Served]) -> Worker:
     """
     require_known_faust()
     app = _faust_app(settings)
-    publisher = Publisher(librdkafka_config(settings.broker), settings.broker.delivery_timeout_s)
     topics = {name: getattr(settings.topics, name) for name in OUTPUT_TOPICS}
-    limits = Limits(
-        settings.batching.max_batch_events, settings.batching.max_batch_tokens, settings.batching.max_wait_ms / 1000
-    )
-    device = Device()
-    scorers = {task: Scorer(served[task], limits, device) for task in settings.tasks}
-    loops: dict[str, Loop] = {f"score-{task}": one.run for task, one in scorers.items()}
+    publisher = Publisher(librdkafka_config(settings.broker), topics, settings.broker.delivery_timeout_s)
+    scorers = [Scorer(one, _bounds(settings)) for one in models]
+    device = Device(scorers, max(one.model.slots for one in models))
+    loops: dict[str, Loop] = {"device": device.run}
 
     def finish(one: Slice) -> None:
         one.finish(cast(SliceConsumer, app.consumer))
@@ -84,9 +82,10 @@ def build_worker(settings: Settings, served: Mapping[str, Served]) -> Worker:
     for name, source in settings.active_sources.items():
         pipeline = SourcePipeline(
             Intake(name, source, settings.intake),
-            {task: scorers[task] for task in source.tasks},
+            [one for one in scorers if one.serves(source.tasks)],
+            source.tasks,
+            source.priority,
             publisher,
-            topics,
             settings.surge,
             settings.batching.max_slices_in_flight,
             finish,
@@ -96,6 +95,17 @@ def build_worker(settings: Settings, served: Mapping[str, Served]) -> Worker:
     if any(source.entities and settings.surge.task in source.tasks for source in settings.active_sources.values()):
         _add_agent(app, settings.topics.observations, "surges", SurgePipeline(settings, publisher, finish))
     return Worker(app, publisher, device, loops)
+
+
+def _bounds(settings: Settings) -> Bounds:
+    batching = settings.batching
+    return Bounds(
+        batching.max_batch_events,
+        batching.min_batch_tokens,
+        batching.max_batch_tokens,
+        batching.max_wait_ms / 1000,
+        batching.target_p99_ms / 1000,
+    )
 
 
 def _faust_app(settings: Settings) -> faust.App:

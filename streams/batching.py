@@ -1,34 +1,33 @@
-"""The micro-batcher: what waits, and when it goes. Pure: no I/O, no clock of its own.
+"""The micro-batcher: the texts that wait for one model, and which of them go together. Pure: no I/O, no clock.
 
-A batch closes on the first of: the padded-token budget (longest x count), the count, the deadline of its first item.
+Texts wait in one queue per lane, inside it by length. A batch starts with the oldest text of a lane and grows to its
+nearest neighbours in length for as long as it stays within its budget and little of it is padding; what waits is the
+look-ahead. The oldest text is in every batch of its lane, so nobody is passed over for a better neighbour for ever.
 """
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left, insort
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Generic, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
+PADDING_ALLOWED = 0.04  # of a batch's padded tokens; what is worth less than a batch's fixed cost comes on top
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds of one batch. `max_tokens` counts padding: the longest item's tokens times the number of items."""
+
+class Limits(NamedTuple):
+    """Bounds of one batch. `max_tokens` counts padding; `spare_tokens` cost as much as starting one more batch."""
 
     max_events: int
     max_tokens: int
-    max_wait_s: float
-
-
-class _Waiting(NamedTuple, Generic[T]):
-    item: T
-    tokens: int
-    since_s: float
+    spare_tokens: int = 0
 
 
 class Batch(NamedTuple, Generic[T]):
-    """Items that go to the model together, in the order they were added."""
+    """Items that go to the model together; `waited_s` is how long the longest-waiting one did."""
 
     items: list[T]
     tokens: int
@@ -36,59 +35,136 @@ class Batch(NamedTuple, Generic[T]):
     waited_s: float
 
 
-class MicroBatcher(Generic[T]):
-    """First in, first out. The items of the next batch are counted as they are added, so `due` costs nothing."""
+class LengthQueue(Generic[T]):
+    """What waits in one lane, by length, and for each length by arrival."""
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._waiting: deque[_Waiting[T]] = deque()
-        self._next_count = 0  # how many of the waiting items the next batch takes
-        self._next_longest = 0
-        self._next_is_full = False
+    def __init__(self) -> None:
+        self._waiting: dict[int, deque[tuple[float, T]]] = {}  # by length: since when, what
+        self._lengths: list[int] = []  # those of `_waiting`, sorted
+        self._count = 0
+        self.tokens = 0
+        self.oldest_s = 0.0  # since when the oldest item waits, while there is one
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return self._count
 
     def add(self, item: T, tokens: int, now_s: float) -> None:
-        """Queue an item of `tokens` tokens. One longer than the whole budget goes alone."""
-        self._waiting.append(_Waiting(item, tokens, now_s))
-        self._extend(tokens)
+        """Queue an item of `tokens` tokens."""
+        if not self._count:
+            self.oldest_s = now_s
+        self._count += 1
+        self.tokens += tokens
+        alike = self._waiting.get(tokens)
+        if alike is None:
+            insort(self._lengths, tokens)
+            alike = self._waiting[tokens] = deque()
+        alike.append((now_s, item))
 
-    def due_in_s(self, now_s: float) -> float | None:
-        """Seconds until a batch must go: 0 when one is full or late, None when nothing waits."""
-        if not self._waiting:
-            return None
-        if self._next_is_full:
-            return 0.0
-        return max(0.0, self._waiting[0].since_s + self._limits.max_wait_s - now_s)
+    def fill(self, batch: _Growing[T]) -> None:
+        """Move items into a batch: the oldest if the batch is empty, then those nearest to its longest in length."""
+        if not self._count:
+            return
+        around = batch.longest or self._oldest_length()
+        above = bisect_left(self._lengths, around)
+        below = above - 1
+        while below >= 0 or above < len(self._lengths):
+            up = self._lengths[above] - around if above < len(self._lengths) else None
+            down = around - self._lengths[below] if below >= 0 else None
+            longer = down is None or (up is not None and up <= down)
+            length = self._lengths[above if longer else below]
+            count = batch.room(length, len(self._waiting[length]))
+            if longer:
+                above = above + 1 if count else len(self._lengths)  # what is longer still would fit even less
+            else:
+                below = below - 1 if count else -1
+            self._move(batch, length, count)
+        self._forget_empty_lengths()
+        if self._count:
+            self.oldest_s = min(alike[0][0] for alike in self._waiting.values())
 
-    def pop(self, now_s: float) -> Batch[T]:
-        """Take the next batch, full or not.
+    def _forget_empty_lengths(self) -> None:
+        for length in self._lengths:
+            if not self._waiting[length]:
+                del self._waiting[length]
+        self._lengths = sorted(self._waiting)
+
+    def _oldest_length(self) -> int:
+        return min(self._waiting.items(), key=lambda waiting: waiting[1][0][0])[0]
+
+    def _move(self, batch: _Growing[T], length: int, count: int) -> None:
+        if not count:
+            return
+        alike = self._waiting[length]
+        batch.oldest_s = min(batch.oldest_s, alike[0][0])
+        batch.take([alike.popleft()[1] for _ in range(count)], length)
+        self._count -= count
+        self.tokens -= count * length
+
+
+class _Growing(Generic[T]):
+    """A batch while it is filled."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.items: list[T] = []
+        self.tokens = 0
+        self.longest = 0
+        self.oldest_s = math.inf  # since when its longest-waiting item did
+
+    def room(self, length: int, waiting: int) -> int:
+        """How many of `waiting` items of `length` tokens may join; an empty batch takes one whatever its length."""
+        limits, count = self.limits, len(self.items)
+        longest = max(self.longest, length)
+        most = min(waiting, limits.max_events - count, limits.max_tokens // longest - count)
+        if not count:
+            return max(1, most)
+        if most <= 0:
+            return 0
+        # With k more, (count + k) * longest - tokens - k * length may be padding: bounded, this is linear in k.
+        useful = longest * (1 - PADDING_ALLOWED)
+        debt, gain = useful * count - self.tokens - limits.spare_tokens, length - useful
+        if gain >= 0:
+            return most if debt <= most * gain else 0
+        return min(most, int(debt / gain)) if debt < 0 else 0
+
+    def take(self, items: list[T], length: int) -> None:
+        self.items += items
+        self.tokens += length * len(items)
+        self.longest = max(self.longest, length)
+
+
+class MicroBatcher(Generic[T]):
+    """The lanes of one model. Lanes are numbered from 0, which goes first where there is a choice."""
+
+    def __init__(self, lanes: int) -> None:
+        self.lanes = [LengthQueue[T]() for _ in range(lanes)]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.lanes))
+
+    @property
+    def tokens(self) -> int:
+        """Of all that waits."""
+        return sum(lane.tokens for lane in self.lanes)
+
+    def add(self, items: Iterable[tuple[T, int]], lane: int, now_s: float) -> None:
+        """Queue items, each with its number of tokens. One longer than the whole budget goes alone."""
+        queue = self.lanes[lane]
+        for item, tokens in items:
+            queue.add(item, tokens, now_s)
+
+    def pop(self, lane: int, limits: Limits, now_s: float) -> Batch[T]:
+        """The next batch of a lane. Items of other lanes fill it up to `spare_tokens`: they ride almost for nothing.
 
         Raises:
-            IndexError: nothing waits.
+            IndexError: nothing waits in the lane.
         """
-        waited_s = now_s - self._waiting[0].since_s
-        taken = [self._waiting.popleft() for _ in range(self._next_count)]
-        tokens, longest = sum(one.tokens for one in taken), self._next_longest
-        self._count_again()
-        return Batch([one.item for one in taken], tokens, longest * len(taken), waited_s)
-
-    def _count_again(self) -> None:
-        self._next_count, self._next_longest, self._next_is_full = 0, 0, False
-        for one in self._waiting:
-            self._extend(one.tokens)
-            if self._next_is_full:
-                return
-
-    def _extend(self, tokens: int) -> None:
-        """Count one more item into the next batch, unless it is full."""
-        if self._next_is_full:
-            return
-        longest = max(self._next_longest, tokens)
-        count = self._next_count + 1
-        if self._next_count and longest * count > self._limits.max_tokens:
-            self._next_is_full = True
-            return
-        self._next_count, self._next_longest = count, longest
-        self._next_is_full = count >= self._limits.max_events or longest * count >= self._limits.max_tokens
+        if not self.lanes[lane]:
+            raise IndexError(f"nothing waits in lane {lane}")
+        batch = _Growing[T](limits)
+        self.lanes[lane].fill(batch)
+        if batch.longest * len(batch.items) < limits.spare_tokens:
+            batch.limits = limits._replace(max_tokens=min(limits.max_tokens, limits.spare_tokens))
+            for other in self.lanes:
+                other.fill(batch)
+        return Batch(batch.items, batch.tokens, batch.longest * len(batch.items), now_s - batch.oldest_s)

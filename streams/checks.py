@@ -160,19 +160,25 @@ def _topic_warnings(spec: TopicSpec, state: TopicState) -> Iterable[str]:
 
 
 def _model(settings: Settings, task: str) -> Iterable[Check]:
+    """Loads it as a worker would; what is measured on the way is remembered, so the worker starts at once."""
     # Imported here: everything above also serves where no model runtime is installed.
-    from models.errors import ModelError
-    from models.releases import find_release, verify
+    from models.classifier import Model
+    from models.errors import DeviceUnavailable, ModelError, RuntimeUnavailable
+    from models.releases import find_release
 
-    name = f"model {task}"
+    name, chosen = f"model {task}", settings.models
     try:
-        directory = find_release(task, settings.models.releases.get(task))
-        manifest = verify(directory)
+        directory = find_release(task, chosen.releases.get(task))
+        model = Model.load(directory, device=chosen.device, runtime=chosen.runtime, threads=chosen.threads)
+    except (DeviceUnavailable, RuntimeUnavailable) as error:
+        yield Check(name, False, str(error), "set models.device and models.runtime to auto, or install what is missing")
+        return
     except ModelError as error:
         todo = f"streamgauge train {task} --data FILE.jsonl, or set models.releases.{task}"
         yield Check(name, False, str(error), todo)
         return
-    yield Check(name, True, f"{manifest.release}, {len(manifest.labels)} labels, files verified, in {directory}")
+    serves = f"{len(model.heads[task].labels)} labels, on {model.runtime}, {model.slots} run(s) at once"
+    yield Check(name, True, f"{model.release}, {serves}, files verified, in {directory}")
 
 
 def _device(settings: Settings) -> Check:
@@ -184,7 +190,8 @@ def _device(settings: Settings) -> Check:
     # What the driver offers: a build with CUDA names its provider on machines without a device, too.
     present = bool(list(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dxg").exists())
     seen = "a CUDA device" if present else "no CUDA device"
-    detail = f"models.device = {wanted}; onnxruntime {version} with {providers}; {seen}"
+    asked = f"models.device = {wanted}, models.runtime = {settings.models.runtime}"
+    detail = f"{asked}; onnxruntime {version} with {providers}; {seen}"
     if wanted == "cuda" and not (built and present):
         todo = "install onnxruntime-gpu" if present else "set models.device to auto or cpu, or make the device visible"
         return Check("device", False, detail, todo)

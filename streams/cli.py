@@ -21,6 +21,7 @@ from rich.table import Table
 
 from models.errors import ModelError
 from streams import model_commands
+from streams.bench.command import bench
 from streams.exits import BROKER_UNAVAILABLE, USAGE, BrokerUnavailable
 from streams.settings import Settings, SettingsError, load_settings
 
@@ -30,6 +31,7 @@ app.add_typer(topics_app, name="topics")
 app.command()(model_commands.train)
 app.command()(model_commands.evaluate)
 app.command()(model_commands.classify)
+app.command()(bench)
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="Settings file; ./streamgauge.toml when there is one.")
@@ -93,12 +95,12 @@ def worker(
     config: ConfigOption = None,
 ) -> None:
     """Run the Faust worker under a supervisor that starts it again when it ends."""
-    from streams.supervisor import supervise, worker_environment
+    from streams.supervisor import supervise, worker_environments
     from streams.worker import set_up_logging
 
     set_up_logging()
     settings = _settings_of_children(config)
-    envs = [worker_environment(index, settings.metrics.port) for index in range(processes)]
+    envs = worker_environments(processes, settings.metrics.port, settings.models.threads)
     raise typer.Exit(supervise(envs, settings.worker.shutdown_s + 5))
 
 

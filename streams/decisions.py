@@ -6,9 +6,10 @@ The identity of every output comes from the input's coordinates, so that a redel
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple
+from functools import lru_cache
 
 from models.tasks import LabelPolicy
 from streams.events import (
@@ -17,6 +18,7 @@ from streams.events import (
     DeadLetter,
     Event,
     Observation,
+    Output,
     Prediction,
     Rejected,
     ReviewRequest,
@@ -24,79 +26,62 @@ from streams.events import (
     SourceRef,
 )
 from streams.intake import Record
-from streams.scoring import Scored
+from streams.live import AlertRule, Served
+from streams.scoring import Scores
 from streams.settings import SurgeSettings
 
 APP_VERSION = "0.1.0"
 MAX_EVIDENCE_CHARS = 1000
-
-OutputName = Literal["predictions", "alerts", "routes", "review", "dead_letters", "observations"]
-
-
-class Output(NamedTuple):
-    """One record to publish: which output, the message key, the value."""
-
-    name: OutputName
-    key: str
-    value: Mapping[str, Any]
+_CALENDAR_BEGINS_S, _CALENDAR_ENDS_S = -62_135_596_800, 253_402_300_799
 
 
-def decide(event: Event, scored: Mapping[str, Scored], surge: SurgeSettings, now_s: float) -> list[Output]:
-    """Everything one event causes, given its scores by task. `now_s` is the wall clock, seconds since 1970."""
+def decide(event: Event, results: Sequence[tuple[Served, Scores]], surge: SurgeSettings, now: str) -> list[Output]:
+    """Everything one event causes, given its scores by task. `now` is the wall clock as ISO 8601."""
     outputs: list[Output] = []
-    for task, result in scored.items():
-        outputs += _decide_task(event, task, result, now_s)
-        if task == surge.task and event.entities:
-            outputs += _observations(event, result, surge)
+    for served, scores in results:
+        prediction = _prediction(event, served, scores, now)
+        outputs.append(Output("predictions", event.key, prediction))
+        unsure = prediction["score"] < served.review_below
+        if unsure:
+            outputs.append(Output("review", event.key, _review(event, prediction)))
+        if served.routes:
+            outputs.append(Output("routes", event.key, _route(event, prediction, served.policies[scores[0]], unsure)))
+        for rule in served.alert_rules:
+            if scores[1][rule.column] >= rule.threshold:
+                outputs.append(Output("alerts", event.key, _alert(event, prediction, rule)))
+        if event.entities and served.name == surge.task:
+            outputs += _observations(event, served, scores, surge)
     return outputs
 
 
-def _decide_task(event: Event, task: str, result: Scored, now_s: float) -> list[Output]:
-    served = result.served
-    prediction = _prediction(event, task, result, now_s)
-    outputs = [Output("predictions", event.key, prediction)]
-    policy = served.task.policy(prediction["label"])
-    unsure = prediction["score"] < served.task.review_below
-    if unsure:
-        outputs.append(Output("review", event.key, _review(event, prediction)))
-    if any(one.queue for one in served.task.labels.values()):
-        outputs.append(Output("routes", event.key, _route(event, prediction, policy, unsure)))
-    for label, score in prediction["scores"].items():
-        at_label = served.task.policy(label)
-        if at_label.alert_above is not None and score >= at_label.alert_above:
-            outputs.append(Output("alerts", event.key, _alert(event, prediction, label, score, at_label)))
-    return outputs
-
-
-def _prediction(event: Event, task: str, result: Scored, now_s: float) -> Prediction:
-    classifier = result.served.classifier
-    best = int(result.probabilities.argmax())
-    scores = [round(one, 6) for one in result.probabilities.tolist()]
+def _prediction(event: Event, served: Served, scores: Scores, now: str) -> Prediction:
+    best, probabilities = scores
+    task, labels, at = served.name, served.labels, event.at
     return {
-        "id": f"{event.at}/{task}",
+        "id": f"{at.topic}/{at.partition}/{at.offset}/{task}",
         "event_id": event.event_id,
         "event_time": iso(event.event_time_s),
-        "scored_at": iso(now_s),
+        "scored_at": now,
         "task": task,
-        "release": classifier.release,
-        "label": classifier.labels[best],
-        "score": scores[best],
-        "scores": dict(zip(classifier.labels, scores, strict=True)),
-        "source": source_ref(event.source, event.at),
+        "release": served.release,
+        "label": labels[best],
+        "score": probabilities[best],
+        "scores": dict(zip(labels, probabilities)),  # noqa: B905 - as long as each other since the model was loaded
+        "source": source_ref(event.source, at),
     }
 
 
-def _alert(event: Event, prediction: Prediction, label: str, score: float, policy: LabelPolicy) -> Alert:
+def _alert(event: Event, prediction: Prediction, rule: AlertRule) -> Alert:
     return {
         **prediction,
-        "id": f"{prediction['id']}/alert/{label}",
-        "label": label,
-        "score": score,
+        "id": f"{prediction['id']}/alert/{rule.label}",
+        "label": rule.label,
+        "score": prediction["scores"][rule.label],
         "kind": "risk",
         "state": "open",
-        "severity": policy.severity,
+        "severity": rule.policy.severity,
         "subject": event.key,
-        "evidence": {"text": event.text[:MAX_EVIDENCE_CHARS], "threshold": policy.alert_above},
+        "evidence": {"text": event.text[:MAX_EVIDENCE_CHARS], "threshold": rule.threshold},
     }
 
 
@@ -117,25 +102,26 @@ def _review(event: Event, prediction: Prediction) -> ReviewRequest:
     return {**prediction, "id": f"{prediction['id']}/review", "text": event.text, "reason": "low-confidence"}
 
 
-def _observations(event: Event, result: Scored, surge: SurgeSettings) -> list[Output]:
-    labels = result.served.classifier.labels
-    best = labels[int(result.probabilities.argmax())]
-    score = float(result.probabilities[labels.index(surge.label)]) if surge.label in labels else 0.0
+def _observations(event: Event, served: Served, scores: Scores, surge: SurgeSettings) -> list[Output]:
+    best, probabilities = scores
+    labels = served.labels
+    hit = labels[best] == surge.label
+    score = probabilities[labels.index(surge.label)] if surge.label in labels else 0.0
     return [
-        Output("observations", entity, _observation(event, index, entity, best == surge.label, score, result))
+        Output("observations", entity, _observation(event, index, entity, hit, score, served.release))
         for index, entity in enumerate(event.entities)
     ]
 
 
-def _observation(event: Event, index: int, entity: str, hit: bool, score: float, result: Scored) -> Observation:
+def _observation(event: Event, index: int, entity: str, hit: bool, score: float, release: str) -> Observation:
     return {
         "id": f"{event.at}/observation/{index}",
         "entity": entity,
         "event_time_s": event.event_time_s,
         "hit": hit,
-        "score": round(score, 6),
+        "score": score,
         "text": event.text[:280],
-        "release": result.served.release,
+        "release": release,
     }
 
 
@@ -164,8 +150,15 @@ def source_ref(source: str, at: Coordinates) -> SourceRef:
 
 def iso(seconds: float) -> str:
     """Seconds since 1970 as ISO 8601 UTC with milliseconds; beyond what a calendar holds, the nearest end."""
-    bounded = min(max(seconds, -62_135_596_800.0), 253_402_300_799.0)
-    return datetime.fromtimestamp(bounded, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if not _CALENDAR_BEGINS_S <= seconds <= _CALENDAR_ENDS_S:
+        seconds = _CALENDAR_BEGINS_S if seconds < 0 else _CALENDAR_ENDS_S
+    second, thousandths = divmod(round(seconds * 1000), 1000)
+    return f"{_second(second)}.{thousandths:03d}Z"
+
+
+@lru_cache(4096)  # events come many a second, and formatting a calendar is a tenth of what an event costs
+def _second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).isoformat()[:19]
 
 
 def _headers(headers: Sequence[tuple[str, bytes | None]]) -> list[tuple[str, str | None]]:

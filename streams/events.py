@@ -8,6 +8,7 @@ derives the JSON Schemas that `streamgauge schema` prints. Times on the wire are
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple, NotRequired, Self
 
@@ -65,8 +66,7 @@ class Coordinates(NamedTuple):
         return cls(topic, partition, offset)
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """An input event that passed intake. `event_time_s` is seconds since 1970; `key` orders what belongs together."""
 
     source: str
@@ -86,6 +86,20 @@ class Rejected:
     stage: Literal["intake", "scoring"]
     error: str
     message: str
+
+
+OutputName = Literal[
+    "predictions", "alerts", "routes", "review", "dead_letters", "observations", "surge_state"
+]  # by the names of their settings; see `settings.OUTPUT_TOPICS`
+
+
+class Output(NamedTuple):
+    """One record to publish: which output, the message key, a JSON object or bytes. None is a tombstone."""
+
+    name: OutputName
+    key: str
+    value: Mapping[str, Any] | bytes | None
+    partition: int = -1  # -1: by the key
 
 
 class SourceRef(TypedDict):

@@ -66,6 +66,7 @@ class Intake:
         self._id_path, self._time_path, self._key_path, self._entities_path = (
             tuple(path.split(".")) if path else None for path in (source.id, source.time, source.key, source.entities)
         )
+        self._time_where = f"field {source.time!r}"
         earliest = limits.earliest_time
         self._earliest_s = (earliest if earliest.tzinfo else earliest.replace(tzinfo=UTC)).timestamp()
 
@@ -86,13 +87,13 @@ class Intake:
         body = self._parse(record.value)
         event_id = self._id(body, at)
         return Event(
-            source=self.name,
-            at=at,
-            event_id=event_id,
-            event_time_s=self._time(body, record.timestamp, now_s),
-            text=self._text(body),
-            key=self._key(body, record.key, event_id),
-            entities=self._entities(body),
+            self.name,
+            at,
+            event_id,
+            self._time(body, record.timestamp, now_s),
+            self._text(body),
+            self._key(body, record.key, event_id),
+            self._entities(body) if self._entities_path else (),
         )
 
     def _parse(self, value: bytes | None) -> dict[str, Any]:
@@ -115,7 +116,7 @@ class Intake:
         return body
 
     def _text(self, body: dict[str, Any]) -> str:
-        parts = []
+        text = ""
         for path in self._text_paths:
             part = _at(body, path)
             if part is None:
@@ -123,8 +124,7 @@ class Intake:
             if not isinstance(part, str):
                 raise BadInput("WrongShape", f"field {'.'.join(path)!r} must be a string, not {_kind(part)}")
             if part := part.strip():
-                parts.append(part)
-        text = "\n".join(parts)
+                text = f"{text}\n{part}" if text else part
         if not text:
             names = ", ".join(".".join(path) for path in self._text_paths)
             raise BadInput("EmptyText", f"no text in any of the fields {names}")
@@ -164,7 +164,7 @@ class Intake:
                 return now_s
             where, found, seconds = "the record's time stamp", record_ms, record_ms / 1000
         else:
-            where = f"field {'.'.join(self._time_path or ())!r}"
+            where = self._time_where
             seconds = _seconds(found, where)
         if not self._earliest_s <= seconds <= now_s + self._limits.max_future_s:
             hint = "; milliseconds, perhaps? seconds are expected" if seconds > 1e11 else ""
@@ -206,10 +206,12 @@ def _not_json(value: bytes, error: orjson.JSONDecodeError) -> BadInput:
     return BadInput("NotJson", f"not JSON: {reason}")
 
 
-def _at(body: Any, path: tuple[str, ...] | None) -> Any:
+def _at(body: dict[str, Any], path: tuple[str, ...] | None) -> Any:
     if path is None:
         return None
-    node = body
+    if len(path) == 1:  # nearly always, and this is the hot path
+        return body.get(path[0])
+    node: Any = body
     for part in path:
         if isinstance(node, dict):
             node = node.get(part)
@@ -232,16 +234,16 @@ def _label(found: Any, what: str, path: tuple[str, ...] | None) -> str:
 
 
 def _seconds(found: Any, where: str) -> float:
-    if isinstance(found, (int, float)) and not isinstance(found, bool):
-        if not math.isfinite(found):
-            raise BadInput("NotFinite", f"{where} is not a finite number")
-        return float(found)
     if isinstance(found, str):
         try:
             moment = datetime.fromisoformat(found)
             return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
         except (ValueError, OverflowError):
             pass
+    elif isinstance(found, (int, float)) and not isinstance(found, bool):
+        if not math.isfinite(found):
+            raise BadInput("NotFinite", f"{where} is not a finite number")
+        return float(found)
     raise BadInput("BadTime", f"{where} must be ISO 8601 or seconds since 1970, not {str(found)[:60]!r}")
 
 

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.classifier import Classifier, Encoded
+from models.classifier import Encoded, Head, Model
 from models.releases import find_release
-from models.tasks import Task, load_task
+from models.tasks import LabelPolicy, Task, load_task
 from streams import metrics
 from streams.settings import Settings
 
 log = logging.getLogger(__name__)
 
-_WARM_UP = ("warm up", "a somewhat longer text so that a second shape is compiled before the first event arrives")
+_WARM_UP = "a text to measure the cost of batches with, as short and as long as they come "
+_WARM_UP_SIZES = ((1, 8), (1, 64), (8, 64))  # texts, tokens of each
+_WARM_UP_RUNS = 3
 
 
-class TextClassifier(Protocol):
-    """What serving needs of a model; `models.classifier.Classifier` is one."""
+class TextModel(Protocol):
+    """What serving needs of a model; `models.classifier.Model` is one."""
 
     @property
     def release(self) -> str:
@@ -30,44 +35,120 @@ class TextClassifier(Protocol):
         ...
 
     @property
-    def labels(self) -> tuple[str, ...]:
-        """The order of the columns of `run`."""
+    def slots(self) -> int:
+        """How many batches may run at once."""
+        ...
+
+    @property
+    def heads(self) -> Mapping[str, Head]:
+        """By task: the labels in the order of their scores."""
         ...
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
-        """Tokenise; a text longer than the model reads is cut and says so. Called on the tokeniser's thread."""
+        """Tokenise; a text longer than the model reads becomes several windows. Called on the tokeniser's thread."""
         ...
 
-    def run(self, batch: Sequence[Encoded]) -> NDArray[np.float32]:
-        """Calibrated probabilities, [texts, labels]. Called on the model's thread."""
+    def run(self, windows: Sequence[Sequence[int]]) -> Mapping[str, NDArray[np.float32]]:
+        """By task: calibrated probabilities, [windows, labels]. Called on `slots` threads at once."""
         ...
+
+
+class AlertRule(NamedTuple):
+    """Raise an alert when the score in `column` reaches `threshold`."""
+
+    column: int
+    label: str
+    threshold: float
+    policy: LabelPolicy
 
 
 @dataclass(frozen=True)
 class Served:
-    """A loaded classifier and what its task decides on its labels."""
+    """One task of a release, and what is decided on its labels."""
 
     task: Task
-    classifier: TextClassifier
+    release: str
+    labels: tuple[str, ...]
+
+    @cached_property
+    def name(self) -> str:
+        """The task's name."""
+        return self.task.name
+
+    @cached_property
+    def review_below(self) -> float:
+        """A person reviews what scores less."""
+        return self.task.review_below
+
+    @cached_property
+    def policies(self) -> tuple[LabelPolicy, ...]:
+        """The policy of each label, in their order."""
+        return tuple(self.task.policy(label) for label in self.labels)
+
+    @cached_property
+    def alert_rules(self) -> tuple[AlertRule, ...]:
+        """Of the labels that can alert."""
+        return tuple(
+            AlertRule(column, self.labels[column], policy.alert_above, policy)
+            for column, policy in enumerate(self.policies)
+            if policy.alert_above is not None
+        )
+
+    @cached_property
+    def routes(self) -> bool:
+        """Whether events of this task go to queues."""
+        return any(policy.queue for policy in self.task.labels.values())
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in memory, the tasks it serves, and what batches cost: (padded tokens, seconds) of several sizes."""
+
+    model: TextModel
+    served: tuple[Served, ...]
+    costs: tuple[tuple[int, float], ...]
 
     @property
-    def release(self) -> str:
-        """The release's id, as every prediction names it."""
-        return self.classifier.release
+    def name(self) -> str:
+        """Its tasks, as metrics and logs call it."""
+        return "+".join(one.name for one in self.served)
 
 
-def load_served(settings: Settings) -> Mapping[str, Served]:
-    """Load, verify and warm up the release of every task an active source asks for.
+def serve(model: TextModel, tasks: Sequence[Task]) -> Loaded:
+    """A model for some of its tasks, warmed up and measured."""
+    served = tuple(Served(task, model.release, model.heads[task.name].labels) for task in tasks)
+    return Loaded(model, served, tuple(_cost(model, texts, tokens) for texts, tokens in _WARM_UP_SIZES))
+
+
+def _cost(model: TextModel, texts: int, tokens: int) -> tuple[int, float]:
+    window = model.encode([_WARM_UP * tokens])[0].windows[0][:tokens]
+    fastest_s = float("inf")
+    for _ in range(_WARM_UP_RUNS):
+        started_s = time.perf_counter()
+        model.run([window] * texts)
+        fastest_s = min(fastest_s, time.perf_counter() - started_s)
+    return len(window) * texts, fastest_s
+
+
+def load_models(settings: Settings) -> list[Loaded]:
+    """Load, verify, measure and warm up the releases that serve the tasks of the active sources.
+
+    Tasks that share a release share one model: its encoder runs once for all of them.
 
     Raises:
         models.errors.ModelError: a release is missing or damaged; the message says what to do.
     """
-    served = {}
+    by_directory: dict[Path, list[str]] = {}
     for name in settings.tasks:
-        directory = find_release(name, settings.models.releases.get(name))
-        classifier = Classifier.load(directory, device=settings.models.device, threads=settings.models.threads)
-        classifier.classify(_WARM_UP)
-        served[name] = Served(load_task(str(settings.models.tasks.get(name, name))), classifier)
-        metrics.MODEL_INFO.labels(name, classifier.release, classifier.device).set(1)
-        log.info("task %s: release %s on %s", name, classifier.release, classifier.device)
-    return served
+        directory = find_release(name, settings.models.releases.get(name)).resolve()
+        by_directory.setdefault(directory, []).append(name)
+    found = []
+    for directory, names in by_directory.items():
+        chosen = settings.models
+        model = Model.load(directory, device=chosen.device, runtime=chosen.runtime, threads=chosen.threads)
+        loaded = serve(model, [load_task(str(chosen.tasks.get(name, name))) for name in names])
+        for name in names:
+            metrics.MODEL_INFO.labels(name, model.release, model.device, model.runtime).set(1)
+        log.info("%s: release %s on %s", loaded.name, model.release, model.runtime)
+        found.append(loaded)
+    return found

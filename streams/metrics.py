@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter as Counts
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
 
+import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+
+from streams.adaptive import Pace
+from streams.batching import Batch
+from streams.bulk_histogram import BulkHistogram
+from streams.events import Output, OutputName
 
 REGISTRY = CollectorRegistry(auto_describe=True)
 ProcessCollector(registry=REGISTRY)
@@ -39,18 +47,25 @@ BATCH_TOKENS = _histogram("batch_padded_tokens", "Tokens in a batch, padding cou
 REAL_TOKENS = _counter("tokens_total", "Tokens scored, padding not counted", "task")
 PADDED_TOKENS = _counter("padded_tokens_total", "Tokens scored, padding counted", "task")
 PADDING_RATIO = _gauge("padding_ratio", "Padded over real tokens of the last batch", "task")
-TEXTS_CUT = _counter("texts_cut_total", "Texts longer than the model reads, cut", "task")
+LONG_TEXTS = _counter("long_texts_total", "Texts longer than the model reads at once, scored in windows", "task")
+WINDOWS = _counter("windows_total", "Windows of such texts", "task")
+TEXTS_CUT = _counter("texts_cut_total", "Texts longer than all windows hold, cut", "task")
 QUEUE_WAIT_S = _histogram("queue_wait_seconds", "How long the first event of a batch waited", _LATENCY_S, "task")
 INFERENCE_S = _histogram("inference_seconds", "Model time of a batch", _LATENCY_S, "task")
 MODEL_FAILURES = _counter("model_failures_total", "Batches the model refused, before halving", "task")
-MODEL_INFO = _gauge("model_info", "1 for the release that serves a task", "task", "release", "device")
+MODEL_INFO = _gauge("model_info", "1 for the release that serves a task", "task", "release", "device", "runtime")
+BUDGET_TOKENS = _gauge("batch_budget_tokens", "Padded tokens a batch may have, as learned", "task")
+FIXED_COST_S = _gauge("batch_fixed_cost_seconds", "Model time of a batch besides its tokens, as learned", "task")
+TOKEN_COST_S = _gauge("token_cost_seconds", "Model time of one padded token, as learned", "task")
+PATIENCE_S = _gauge("batch_patience_seconds", "How long an idle device waits for more texts, as learned", "task")
 
-OUTPUT_LATENCY_S = _histogram(
-    "event_to_output_seconds",
+OUTPUT_LATENCY_S = BulkHistogram(
+    "streamgauge_event_to_output_seconds",
     "From the input's broker time stamp to the acknowledgement of its outputs",
     _LATENCY_S,
     "source",
 )
+REGISTRY.register(OUTPUT_LATENCY_S)
 PUBLISH_S = _histogram("publish_seconds", "From handing over to acknowledgement by the broker", _LATENCY_S, "source")
 LAG = _gauge("consumer_lag", "Records between the log end and the last finished one", "topic", "partition")
 SLICES_IN_FLIGHT = _gauge("slices_in_flight", "Slices read but not finished", "source")
@@ -60,14 +75,91 @@ SURGES_OPEN = _gauge("surges_open", "Surge alerts not resolved yet")
 READY = _gauge("ready", "1 once partitions are assigned and models are warm")
 
 
-def announce_source(source: str, outputs: Iterable[str]) -> None:
-    """Let a source's counters start at 0: Prometheus cannot see the increase of a series that begins at 13."""
-    EVENTS_IN.labels(source)
-    for output in outputs:
-        EVENTS_OUT.labels(source, output)
+class SourceMetrics:
+    """The metrics of one source, counted a slice at a time. All start at 0: Prometheus sees no first increase."""
+
+    def __init__(self, source: str, tasks: Sequence[str]) -> None:
+        self._source = source
+        self._in = EVENTS_IN.labels(source)
+        self._out = {name: EVENTS_OUT.labels(source, name) for name in get_args(OutputName)}
+        self._predictions = {task: PREDICTIONS.labels(source, task) for task in tasks}
+        self._reviews = {task: REVIEWS.labels(task) for task in tasks}
+        self._in_flight = SLICES_IN_FLIGHT.labels(source)
+        self._publish_s = PUBLISH_S.labels(source)
+        OUTPUT_LATENCY_S.announce(source)
+
+    def accepted(self, records: int) -> None:
+        """A slice of so many records was read."""
+        self._in_flight.inc()
+        self._in.inc(records)
+
+    def decided(self, outputs: Sequence[Output]) -> Mapping[OutputName, int]:
+        """These outputs follow from a slice; returns how many of each."""
+        counts = Counts(output.name for output in outputs)
+        for predictions in self._predictions.values():  # an event has one of each task, or none
+            predictions.inc(counts["predictions"] / len(self._predictions))
+        if counts.keys() - {"predictions", "observations"}:
+            for output in outputs:
+                if output.name in ("alerts", "routes", "review", "dead_letters"):
+                    self._count(output.name, output.value)
+        return counts
+
+    def _count(self, name: str, value: Any) -> None:
+        match name:
+            case "alerts":
+                ALERTS.labels(value["kind"], value["state"], value["severity"]).inc()
+            case "routes":
+                ROUTES.labels(value["action"]).inc()
+            case "review":
+                self._reviews[value["task"]].inc()
+            case _:
+                DEAD_LETTERS.labels(self._source, value["stage"], value["error"]).inc()
+
+    def settled(self, outputs: Mapping[OutputName, int], publish_s: float, stamps_ms: Sequence[int], now_s: float) -> None:
+        """The outputs of a slice are acknowledged; its records carry these time stamps."""
+        self._in_flight.dec()
+        self._publish_s.observe(publish_s)
+        for name, count in outputs.items():
+            self._out[name].inc(count)
+        if stamps_ms:
+            OUTPUT_LATENCY_S.observe(self._source, np.maximum(0.0, now_s - np.array(stamps_ms) / 1000))
 
 
-def announce_task(task: str) -> None:
-    """Let a task's counters start at 0."""
-    for counter in (REVIEWS, TEXTS_CUT, MODEL_FAILURES, REAL_TOKENS, PADDED_TOKENS):
-        counter.labels(task)
+class ScorerMetrics:
+    """The metrics of one model, under the names of its tasks."""
+
+    def __init__(self, name: str) -> None:
+        self._events, self._tokens = BATCH_EVENTS.labels(name), BATCH_TOKENS.labels(name)
+        self._real, self._padded = REAL_TOKENS.labels(name), PADDED_TOKENS.labels(name)
+        self._ratio, self._waited_s = PADDING_RATIO.labels(name), QUEUE_WAIT_S.labels(name)
+        self._model_s, self._failures = INFERENCE_S.labels(name), MODEL_FAILURES.labels(name)
+        self._long, self._windows, self._cut = LONG_TEXTS.labels(name), WINDOWS.labels(name), TEXTS_CUT.labels(name)
+        self._budget, self._patience_s = BUDGET_TOKENS.labels(name), PATIENCE_S.labels(name)
+        self._fixed_s, self._token_s = FIXED_COST_S.labels(name), TOKEN_COST_S.labels(name)
+
+    def long_text(self, windows: int, cut: bool) -> None:
+        """A text takes several windows, or more than there may be."""
+        self._long.inc()
+        self._windows.inc(windows)
+        self._cut.inc(cut)
+
+    def ran(self, batch: Batch[Any], seconds: float) -> None:
+        """The model took so long over a batch."""
+        self._events.observe(len(batch.items))
+        self._tokens.observe(batch.padded_tokens)
+        self._real.inc(batch.tokens)
+        self._padded.inc(batch.padded_tokens)
+        self._ratio.set(batch.padded_tokens / max(1, batch.tokens))
+        self._waited_s.observe(batch.waited_s)
+        self._model_s.observe(seconds)
+
+    def learned(self, pace: Pace) -> None:
+        """What was learned from it."""
+        self._budget.set(pace.limits.max_tokens)
+        self._fixed_s.set(pace.cost.fixed_s)
+        self._token_s.set(pace.cost.per_token_s)
+        self._patience_s.set(pace.patience_s(1, 1))
+
+    def failed(self) -> None:
+        """The model refused a batch."""
+        self._failures.inc()

@@ -10,29 +10,29 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from streams import metrics
 from streams.consuming import Slice
-from streams.decisions import Output, dead_letter, decide
-from streams.events import Event, Rejected
+from streams.decisions import dead_letter, decide, iso
+from streams.events import Event, Output, OutputName, Rejected
 from streams.intake import Intake
-from streams.publishing import Outgoing, Publisher
-from streams.scoring import Outcome, Scored, Scorer, ScoringFailed
+from streams.live import Served
+from streams.publishing import Publisher
+from streams.scoring import Outcome, Scorer, Scores, ScoringFailed
 from streams.settings import SurgeSettings
 
 
 class _Accepted(NamedTuple):
     slice: Slice
     verdicts: list[Event | Rejected]
-    scores: Mapping[str, asyncio.Future[list[Outcome]]]  # by task, one outcome per event
+    scores: list[asyncio.Future[list[Outcome]]]  # of each scorer, one outcome per event
 
 
 class _Published(NamedTuple):
     slice: Slice
-    outputs: Counter[str]
+    counts: Mapping[OutputName, int]  # by output
     sent_s: float
     acknowledged: asyncio.Future[None]
 
@@ -42,9 +42,10 @@ class SourcePipeline:
 
     Args:
         intake: decodes the source's records.
-        scorers: one for each task of the source.
+        scorers: which together serve the source's tasks.
+        tasks: those of the source.
+        lane: which lane its texts wait in; 0 goes first.
         publisher: where outputs go.
-        topics: topic name of each output.
         surge: which label of which task is observed per entity.
         depth: how many slices may wait in each of the two queues.
         finish: called, in delivery order, with each slice whose outputs are acknowledged.
@@ -54,9 +55,10 @@ class SourcePipeline:
     def __init__(
         self,
         intake: Intake,
-        scorers: Mapping[str, Scorer],
+        scorers: Sequence[Scorer],
+        tasks: Sequence[str],
+        lane: int,
         publisher: Publisher,
-        topics: Mapping[str, str],
         surge: SurgeSettings,
         depth: int,
         finish: Callable[[Slice], None],
@@ -64,91 +66,67 @@ class SourcePipeline:
     ) -> None:
         self._intake = intake
         self._scorers = scorers
+        self._tasks = frozenset(tasks)
+        self._lane = lane
         self._publisher = publisher
-        self._topics = topics
         self._surge = surge
         self._finish = finish
         self._clock = clock
         self._accepted: asyncio.Queue[_Accepted] = asyncio.Queue(depth)
         self._published: asyncio.Queue[_Published] = asyncio.Queue(depth)
-        self._in_flight = metrics.SLICES_IN_FLIGHT.labels(intake.name)
-        metrics.announce_source(intake.name, topics)
+        self._metrics = metrics.SourceMetrics(intake.name, tasks)
 
     async def accept(self, one: Slice) -> None:
         """Decode a slice and queue its texts; returns when there is room for it."""
-        source = self._intake.name
-        self._in_flight.inc()
-        metrics.EVENTS_IN.labels(source).inc(len(one.records))
+        self._metrics.accepted(len(one.records))
         verdicts = self._intake.decode(one.records, self._clock())
         texts = [verdict.text for verdict in verdicts if isinstance(verdict, Event)]
-        scores = {task: await scorer.submit(texts) for task, scorer in self._scorers.items()}
+        scores = [await scorer.submit(texts, self._lane) for scorer in self._scorers]
         await self._accepted.put(_Accepted(one, verdicts, scores))
 
     async def run_decide(self) -> None:
         """Take slices in order, wait for their scores, publish what follows."""
         while True:
             accepted = await self._accepted.get()
-            outcomes = {task: await future for task, future in accepted.scores.items()}
+            outcomes = [await future for future in accepted.scores]
             outputs = self._outputs(accepted, outcomes)
-            _count(outputs, self._intake.name)
-            records = [Outgoing(self._topics[out.name], out.key, out.value) for out in outputs]
+            counts = self._metrics.decided(outputs)
             sent_s = time.monotonic()
-            acknowledged = await self._publisher.send(records)
-            names = Counter[str](out.name for out in outputs)
-            await self._published.put(_Published(accepted.slice, names, sent_s, acknowledged))
+            acknowledged = await self._publisher.send(outputs)
+            await self._published.put(_Published(accepted.slice, counts, sent_s, acknowledged))
 
     async def run_settle(self) -> None:
         """Take slices in order, wait for the broker, and say that they are finished."""
-        source = self._intake.name
         while True:
             published = await self._published.get()
             await published.acknowledged
             self._finish(published.slice)
-            self._in_flight.dec()
-            metrics.PUBLISH_S.labels(source).observe(time.monotonic() - published.sent_s)
-            for name, count in published.outputs.items():
-                metrics.EVENTS_OUT.labels(source, name).inc(count)
-            latency, now_s = metrics.OUTPUT_LATENCY_S.labels(source), self._clock()
-            for record in published.slice.records:
-                if record.timestamp is not None and record.timestamp > 0:
-                    latency.observe(max(0.0, now_s - record.timestamp / 1000))
+            stamps_ms = [record.timestamp for record in published.slice.records if record.timestamp]
+            self._metrics.settled(published.counts, time.monotonic() - published.sent_s, stamps_ms, self._clock())
 
-    def _outputs(self, accepted: _Accepted, outcomes: Mapping[str, Sequence[Outcome]]) -> list[Output]:
+    def _outputs(self, accepted: _Accepted, outcomes: Sequence[Sequence[Outcome]]) -> list[Output]:
         outputs: list[Output] = []
-        now_s, event_index = self._clock(), 0
+        now_s = self._clock()
+        now, by_event = iso(now_s), zip(*outcomes, strict=True)
         for record, verdict in zip(accepted.slice.records, accepted.verdicts, strict=True):
             if isinstance(verdict, Event):
-                by_task = {task: of_task[event_index] for task, of_task in outcomes.items()}
-                event_index += 1
-                failed = _failure(verdict, by_task)
-                if failed is None:
-                    scored = {task: one for task, one in by_task.items() if isinstance(one, Scored)}
-                    outputs += decide(verdict, scored, self._surge, now_s)
+                results = self._results(verdict, next(by_event))
+                if not isinstance(results, Rejected):
+                    outputs += decide(verdict, results, self._surge, now)
                     continue
-                verdict = failed
+                verdict = results
             outputs.append(dead_letter(record, self._intake.name, verdict, now_s))
         return outputs
 
-
-def _failure(event: Event, outcomes: Mapping[str, Outcome]) -> Rejected | None:
-    """An event that breaks one of its models is a dead letter as a whole: it has either all its outputs or none."""
-    for task, outcome in outcomes.items():
-        if isinstance(outcome, ScoringFailed):
-            message = f"{event.at}: task {task}: {outcome.error}"[:1024]
-            return Rejected(event.at, "scoring", "ModelFailed", message)
-    return None
-
-
-def _count(outputs: Sequence[Output], source: str) -> None:
-    for name, _, value in outputs:
-        match name:
-            case "predictions":
-                metrics.PREDICTIONS.labels(source, value["task"]).inc()
-            case "alerts":
-                metrics.ALERTS.labels(value["kind"], value["state"], value["severity"]).inc()
-            case "routes":
-                metrics.ROUTES.labels(value["action"]).inc()
-            case "review":
-                metrics.REVIEWS.labels(value["task"]).inc()
-            case "dead_letters":
-                metrics.DEAD_LETTERS.labels(source, value["stage"], value["error"]).inc()
+    def _results(self, event: Event, outcomes: Sequence[Outcome]) -> list[tuple[Served, Scores]] | Rejected:
+        """By task; an event that breaks one of its models is a dead letter as a whole: all its outputs or none."""
+        results: list[tuple[Served, Scores]] = []
+        for outcome in outcomes:
+            if isinstance(outcome, ScoringFailed):
+                message = f"{event.at}: task {outcome.task}: {outcome.error}"[:1024]
+                return Rejected(event.at, "scoring", "ModelFailed", message)
+            loaded, scores = outcome
+            for served, of_task in zip(loaded.served, scores):  # noqa: B905 - one of each since the model ran
+                if served.name in self._tasks:
+                    results.append((served, of_task))
+        return results

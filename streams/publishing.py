@@ -10,11 +10,12 @@ import asyncio
 import logging
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from streams.events import Output, OutputName
 from streams.exits import BrokerUnavailable
 
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024  # the largest event (5 MB) in base64, its headers and the reason
@@ -27,15 +28,6 @@ _BROKER_AWAY = {
 
 class DeliveryFailed(RuntimeError):
     """The broker refused an output; the message names the topic."""
-
-
-class Outgoing(NamedTuple):
-    """One record to send: topic, message key, and a JSON object or bytes; None is a tombstone."""
-
-    topic: str
-    key: str
-    value: Mapping[str, Any] | bytes | None
-    partition: int = -1
 
 
 class _Delivery:
@@ -68,10 +60,14 @@ class Publisher:
 
     Args:
         config: librdkafka's connection settings (see `security`).
+        topics: the topic of each output.
         delivery_timeout_s: after so long without acknowledgement a record has failed.
     """
 
-    def __init__(self, config: Mapping[str, Any], delivery_timeout_s: float) -> None:
+    def __init__(
+        self, config: Mapping[str, Any], topics: Mapping[OutputName, str], delivery_timeout_s: float
+    ) -> None:
+        self._topics = dict(topics)
         self._producer = Producer(
             {
                 **config,
@@ -89,36 +85,34 @@ class Publisher:
         self._thread = threading.Thread(target=self._poll, name="publisher", daemon=True)
         self._thread.start()
 
-    async def send(self, records: Sequence[Outgoing]) -> asyncio.Future[None]:
-        """Hand over records in order; the future resolves when all are acknowledged.
+    async def send(self, outputs: Sequence[Output]) -> asyncio.Future[None]:
+        """Hand over outputs in order; the future resolves when all are acknowledged.
 
         The future fails with `BrokerUnavailable` (not in time) or `DeliveryFailed` (refused).
         """
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if not records:
+        if not outputs:
             future.set_result(None)
             return future
-        delivery = _Delivery(len(records), future)
-        for record in records:
-            await self._produce(record, delivery)
+        delivery = _Delivery(len(outputs), future)
+        queued = 0
+        while (queued := self._produce(outputs, queued, delivery)) < len(outputs):
+            await asyncio.sleep(0.01)  # librdkafka's queue is full: let deliveries go on
         return future
 
-    async def _produce(self, record: Outgoing, delivery: _Delivery) -> None:
-        value = record.value if isinstance(record.value, bytes | None) else orjson.dumps(record.value)
-        while True:
+    def _produce(self, outputs: Sequence[Output], first: int, delivery: _Delivery) -> int:
+        """Queue outputs from the first on; returns how far it came before librdkafka's queue was full."""
+        produce, report, topics = self._producer.produce, delivery.report, self._topics
+        for index in range(first, len(outputs)):
+            name, key, value, partition = outputs[index]
+            data = value if isinstance(value, bytes | None) else orjson.dumps(value)
             try:
-                self._producer.produce(
-                    record.topic,
-                    value,
-                    record.key.encode("utf-8"),
-                    partition=record.partition,
-                    on_delivery=delivery.report,
-                )
-                return
-            except BufferError:  # librdkafka's queue is full: let deliveries go on
-                await asyncio.sleep(0.01)
+                produce(topics[name], data, key.encode(), partition, report)
+            except BufferError:
+                return index
             except KafkaException as error:
-                raise DeliveryFailed(f"output to topic {record.topic!r} was refused: {error.args[0].str()}") from None
+                raise DeliveryFailed(f"output to topic {topics[name]!r} was refused: {error.args[0].str()}") from None
+        return len(outputs)
 
     def _poll(self) -> None:
         while not self._closing.is_set():

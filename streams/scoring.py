@@ -1,8 +1,8 @@
-"""Texts to scores: micro-batches of one task through its model, on one device thread.
+"""Texts to scores: what is submitted is tokenised, waits in its lane, and comes back as one outcome for every text.
 
-Every text gets an outcome: `Scored`, or the `ScoringFailed` that becomes its dead letter. A batch that fails is halved
-until the text that breaks the model is alone; the rest is scored. When even a harmless text fails, it is the model
-that is broken: `ModelBroken` ends the process and nothing is lost.
+An outcome is `Scored`, or the `ScoringFailed` that becomes the event's dead letter. A batch that fails is halved until
+the text that breaks the model is alone; the rest is scored. When even a harmless text fails, it is the model that is
+broken: `ModelBroken` ends the process and nothing is lost.
 """
 
 from __future__ import annotations
@@ -10,173 +10,215 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import NamedTuple
+from itertools import repeat
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models.classifier import Encoded
+from models.windows import merge
 from streams import metrics
-from streams.batching import Batch, Limits, MicroBatcher
-from streams.live import Served
+from streams.adaptive import Bounds, CostModel, Pace
+from streams.batching import Batch, MicroBatcher
+from streams.live import Loaded, Served
+from streams.settings import LANES
 
 log = logging.getLogger(__name__)
 
-_PROBE = ("a plain sentence",)
+_PROBE = "a plain sentence"
+
+Scores = tuple[int, list[float]]  # the column of the best label, and the probability of each, rounded to 6 digits
 
 
 class ModelBroken(RuntimeError):
     """The model fails on a harmless text too."""
 
 
-class Scored(NamedTuple):
-    """Calibrated probabilities of one text, in the order of the labels of `served.classifier`."""
-
-    served: Served
-    probabilities: NDArray[np.float32]
-
-
 @dataclass(frozen=True, slots=True)
 class ScoringFailed:
-    """The model failed on this one text."""
+    """The model of these tasks failed on this one text."""
 
+    task: str
     error: str
 
 
+# Per text: the model, and its scores by each of `loaded.served`. Bare tuples: this is made for every event.
+Scored = tuple[Loaded, tuple[Scores, ...]]
 Outcome = Scored | ScoringFailed
+
+
+class _Sink(Protocol):
+    def fill(self, place: int, outcome: Outcome) -> None: ...
+
+
+# A window of a text that waits for the model: where its outcome goes, at which place, its token ids.
+Item = tuple[_Sink, int, Sequence[int]]
 
 
 class _Slots:
     """The outcomes of one submission; `done` resolves when the last slot is filled."""
 
     def __init__(self, count: int, done: asyncio.Future[list[Outcome]]) -> None:
-        self.outcomes: list[Outcome | None] = [None] * count
+        self._outcomes: list[Outcome | None] = [None] * count
         self._missing = count
-        self.done = done
+        self._done = done
 
     def fill(self, place: int, outcome: Outcome) -> None:
-        self.outcomes[place] = outcome
+        self._outcomes[place] = outcome
         self._missing -= 1
-        if not self._missing and not self.done.done():
-            self.done.set_result([one for one in self.outcomes if one is not None])
+        if not self._missing and not self._done.done():
+            self._done.set_result([one for one in self._outcomes if one is not None])
 
 
-class _Item(NamedTuple):
-    slots: _Slots
-    place: int
-    encoded: Encoded
+class _Windows:
+    """Collects the windows of one long text and fills its slot with what they say together."""
+
+    def __init__(self, slots: _Slots, place: int, windows: Sequence[Sequence[int]]) -> None:
+        self._slots = slots
+        self._place = place
+        self._lengths = [len(ids) for ids in windows]
+        self._outcomes: list[Outcome | None] = [None] * len(windows)
+        self._missing = len(windows)
+
+    def fill(self, place: int, outcome: Outcome) -> None:
+        self._outcomes[place] = outcome
+        self._missing -= 1
+        if not self._missing:
+            self._slots.fill(self._place, self._merged([one for one in self._outcomes if one is not None]))
+
+    def _merged(self, outcomes: Sequence[Outcome]) -> Outcome:
+        scores = []
+        for one in outcomes:
+            if isinstance(one, ScoringFailed):
+                return one
+            loaded, of_window = one
+            scores.append(of_window)
+        by_task = zip(*scores, strict=True)
+        return loaded, tuple(self._together(served, rows) for served, rows in zip(loaded.served, by_task, strict=True))
+
+    def _together(self, served: Served, rows: Iterable[Scores]) -> Scores:
+        probabilities = np.array([row for _, row in rows], np.float32)
+        alerting = [rule.column for rule in served.alert_rules]
+        return _rounded(merge(probabilities, self._lengths, served.task.long_text, alerting)[None])[0]
 
 
-class Device:
-    """One thread for the model, one for the tokeniser: the loop never computes, and two batches never compete."""
-
-    def __init__(self) -> None:
-        self.model = ThreadPoolExecutor(1, thread_name_prefix="model")
-        self.tokeniser = ThreadPoolExecutor(1, thread_name_prefix="tokeniser")
-
-    def close(self) -> None:
-        """Let the threads end once they are idle."""
-        self.model.shutdown(wait=False)
-        self.tokeniser.shutdown(wait=False)
+def _rounded(probabilities: np.typing.NDArray[np.float32]) -> list[Scores]:
+    """Rounded first: the best label and every threshold are then judged by what is published."""
+    rounded = np.round(probabilities.astype(np.float64), 6)
+    return list(zip(rounded.argmax(axis=1).tolist(), rounded.tolist(), strict=True))
 
 
 class Scorer:
-    """Scores the texts of one task, whichever sources they come from.
+    """Scores the texts of one model, whichever sources they come from.
 
     Args:
-        served: the model.
-        limits: of a batch.
-        device: shared by all scorers of the process.
+        loaded: the model.
+        bounds: what the batches may be.
         clock: monotonic seconds.
     """
 
-    def __init__(
-        self, served: Served, limits: Limits, device: Device, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self.served = served
-        self._task = served.task.name
-        self._batcher: MicroBatcher[_Item] = MicroBatcher(limits)
-        self._device = device
+    def __init__(self, loaded: Loaded, bounds: Bounds, clock: Callable[[], float] = time.monotonic) -> None:
+        self.loaded = loaded
+        self.name = loaded.name
+        self.batcher: MicroBatcher[Item] = MicroBatcher(len(LANES))
+        self.pace = Pace(bounds, CostModel(loaded.costs))
         self._clock = clock
-        self._arrived = asyncio.Event()
-        metrics.announce_task(self._task)
+        self._tokeniser: Executor | None = None
+        self._queued: Callable[[], None] = lambda: None
+        self.metrics = metrics.ScorerMetrics(self.name)
 
-    async def submit(self, texts: Sequence[str]) -> asyncio.Future[list[Outcome]]:
+    def serves(self, tasks: Collection[str]) -> bool:
+        """Whether the model has a head for any of these tasks."""
+        return any(served.name in tasks for served in self.loaded.served)
+
+    def attach(self, tokeniser: Executor, queued: Callable[[], None]) -> None:
+        """Say on which thread texts are tokenised, and whom to tell that some wait."""
+        self._tokeniser, self._queued = tokeniser, queued
+
+    def patience_s(self) -> float:
+        """How long the oldest of what waits should wait for more; see `Pace`."""
+        return self.pace.patience_s(len(self.batcher), self.batcher.tokens)
+
+    async def submit(self, texts: Sequence[str], lane: int = 0) -> asyncio.Future[list[Outcome]]:
         """Tokenise and queue texts; the future resolves to one outcome for each, in order."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[list[Outcome]] = loop.create_future()
         if not texts:
             done.set_result([])
             return done
-        encoded = await loop.run_in_executor(self._device.tokeniser, self._encode, texts)
-        slots = _Slots(len(texts), done)
+        encoded = await loop.run_in_executor(self._tokeniser, self._encode, texts)
         now_s = self._clock()
-        for place, one in enumerate(encoded):
-            if isinstance(one, ScoringFailed):
-                slots.fill(place, one)
-                continue
-            metrics.TEXTS_CUT.labels(self._task).inc(one.cut)
-            self._batcher.add(_Item(slots, place, one), len(one.ids), now_s)
-        self._arrived.set()
+        self.batcher.add(self._items(encoded, _Slots(len(texts), done)), lane, now_s)
+        self.pace.arrived(len(texts), now_s)
+        self._queued()
         return done
 
     def _encode(self, texts: Sequence[str]) -> list[Encoded | ScoringFailed]:
         """On the tokeniser's thread; when it fails on some texts, the others are read one by one."""
         try:
-            return list(self.served.classifier.encode(texts))
+            return list(self.loaded.model.encode(texts))
         except Exception as error:
             if len(texts) > 1:
                 return [one for text in texts for one in self._encode([text])]
-            return [ScoringFailed(f"the tokeniser failed: {type(error).__name__}: {error}"[:500])]
+            return [ScoringFailed(self.name, f"the tokeniser failed: {type(error).__name__}: {error}"[:500])]
 
-    async def run(self) -> None:
-        """Score batches as they fall due, one at a time, until cancelled."""
-        while True:
-            due_in_s = self._batcher.due_in_s(self._clock())
-            if due_in_s == 0:
-                await self._score(self._batcher.pop(self._clock()))
+    def _items(self, encoded: Sequence[Encoded | ScoringFailed], slots: _Slots) -> Iterable[tuple[Item, int]]:
+        for place, one in enumerate(encoded):
+            if isinstance(one, ScoringFailed):
+                slots.fill(place, one)
                 continue
-            self._arrived.clear()
-            try:
-                await asyncio.wait_for(self._arrived.wait(), due_in_s)
-            except TimeoutError:
-                pass
+            if len(one.windows) == 1:
+                ids = one.windows[0]
+                yield (slots, place, ids), len(ids)
+                continue
+            self.metrics.long_text(len(one.windows), one.cut)
+            sink = _Windows(slots, place, one.windows)
+            for number, ids in enumerate(one.windows):
+                yield (sink, number, ids), len(ids)
 
-    async def _score(self, batch: Batch[_Item]) -> None:
-        task = self._task
-        metrics.BATCH_EVENTS.labels(task).observe(len(batch.items))
-        metrics.BATCH_TOKENS.labels(task).observe(batch.padded_tokens)
-        metrics.REAL_TOKENS.labels(task).inc(batch.tokens)
-        metrics.PADDED_TOKENS.labels(task).inc(batch.padded_tokens)
-        metrics.PADDING_RATIO.labels(task).set(batch.padded_tokens / max(1, batch.tokens))
-        metrics.QUEUE_WAIT_S.labels(task).observe(batch.waited_s)
-        work = asyncio.get_running_loop().run_in_executor(self._device.model, self._outcomes, batch.items)
-        for item, outcome in zip(batch.items, await work, strict=True):
-            item.slots.fill(item.place, outcome)
+    def compute(self, batch: Batch[Item]) -> tuple[list[Outcome], float]:
+        """On a model thread: one outcome for each item, and how many seconds the model took."""
+        started_s = self._clock()
+        outcomes = self._outcomes(batch.items)
+        return outcomes, self._clock() - started_s
 
-    def _outcomes(self, items: Sequence[_Item]) -> list[Outcome]:
-        """On the model thread: score, halving on failure (at most 2n - 1 runs for n items, log2 n deep)."""
-        served, started_s = self.served, self._clock()
+    def deliver(self, batch: Batch[Item], outcomes: Sequence[Outcome], seconds: float) -> None:
+        """Back on the loop: fill the slots, and learn what the batch cost."""
+        self.pace.ran(batch.padded_tokens, seconds)
+        self.metrics.ran(batch, seconds)
+        self.metrics.learned(self.pace)
+        for (sink, place, _), outcome in zip(batch.items, outcomes, strict=True):
+            sink.fill(place, outcome)
+
+    def _outcomes(self, items: Sequence[Item]) -> list[Outcome]:
+        """Score, halving on failure (at most 2n - 1 runs for n items, log2 n deep)."""
         try:
-            probabilities = served.classifier.run([item.encoded for item in items])
-            if not np.isfinite(probabilities).all():
-                raise FloatingPointError("the model's scores are not finite")
+            found = self._run([ids for _, _, ids in items])
         except Exception as error:
-            metrics.MODEL_FAILURES.labels(self._task).inc()
-            log.warning("task %s: the model failed on a batch of %d: %s", self._task, len(items), error)
+            self.metrics.failed()
+            log.warning("%s: the model failed on a batch of %d: %s", self.name, len(items), error)
             if len(items) > 1:
                 middle = len(items) // 2
                 return self._outcomes(items[:middle]) + self._outcomes(items[middle:])
             self._probe(error)
-            return [ScoringFailed(f"{type(error).__name__}: {error}"[:500])]
-        metrics.INFERENCE_S.labels(self._task).observe(self._clock() - started_s)
-        return [Scored(served, row) for row in probabilities]
+            return [ScoringFailed(self.name, f"{type(error).__name__}: {error}"[:500])]
+        scores = zip(*(_rounded(one) for one in found), strict=True)
+        return list(zip(repeat(self.loaded), scores))  # the other side never ends
+
+    def _run(self, windows: Sequence[Sequence[int]]) -> list[np.typing.NDArray[np.float32]]:
+        """Probabilities [windows, labels] by each of `loaded.served`."""
+        by_task = self.loaded.model.run(windows)
+        found = [by_task[one.name] for one in self.loaded.served]
+        if not all(np.isfinite(one).all() for one in found):
+            raise FloatingPointError("the model's scores are not finite")
+        return found
 
     def _probe(self, error: Exception) -> None:
+        model = self.loaded.model
         try:
-            self.served.classifier.run(self.served.classifier.encode(_PROBE))
+            self._run(model.encode([_PROBE])[0].windows)
         except Exception as again:
-            raise ModelBroken(f"release {self.served.release} fails on a harmless text too: {again}") from error
+            raise ModelBroken(f"release {model.release} fails on a harmless text too: {again}") from error

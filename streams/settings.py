@@ -13,11 +13,14 @@ import tomllib
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from streams.events import OutputName
+
+LANES = ("risk", "chat", "bulk")  # in the order of their priority
 DEFAULTS = Path(__file__).with_name("defaults.toml")
 FILE_NAME = "streamgauge.toml"
 _PREFIX = "STREAMGAUGE_"
@@ -103,17 +106,28 @@ class IntakeSettings(Section):
 class BatchingSettings(Section):
     """When a micro-batch closes, and how much work may be in flight."""
 
-    max_batch_events: int = Field(ge=1, le=4096)
-    max_batch_tokens: int = Field(ge=16, le=1_000_000)
+    max_batch_events: int = Field(ge=1, le=65_536)
+    min_batch_tokens: int = Field(ge=16, le=1_000_000)
+    max_batch_tokens: int = Field(ge=16, le=10_000_000)
     max_wait_ms: float = Field(ge=0, le=10_000)
+    target_p99_ms: float = Field(ge=1, le=60_000)
     max_slice_events: int = Field(ge=1, le=10_000)
     max_slices_in_flight: int = Field(ge=1, le=1000)
+
+    @model_validator(mode="after")
+    def _tokens_are_a_range(self) -> Self:
+        if self.min_batch_tokens > self.max_batch_tokens:
+            raise ValueError(
+                f"min_batch_tokens = {self.min_batch_tokens} is above max_batch_tokens = {self.max_batch_tokens}"
+            )
+        return self
 
 
 class ModelSettings(Section):
     """Where the classifiers run, which release serves each task, and the task files of your own."""
 
     device: Literal["auto", "cpu", "cuda"]
+    runtime: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,50}$")]
     threads: int | None = Field(default=None, ge=1, le=256)
     releases: dict[Name, str] = {}
     tasks: dict[Name, Path] = {}
@@ -161,11 +175,13 @@ class Source(Section):
     """One input topic: where in its JSON objects the text, id, time, key and entities are, and which tasks score it.
 
     Paths are dotted (`body.subject`); a number picks a list element. `text` joins those of its paths that are present.
+    Texts of a higher `lane` go to the model first: by default transactions in `risk`, chat in `chat`, news in `bulk`.
     `id`, `time` and `key` may be left out: then the coordinates, the broker's time stamp and the message key serve.
     """
 
     topic: Name
     kind: Literal["news", "chat", "transaction"]
+    lane: Literal["risk", "chat", "bulk"] | None = None
     text: tuple[FieldPath, ...] = Field(min_length=1)
     id: FieldPath | None = None
     time: FieldPath | None = None
@@ -173,6 +189,11 @@ class Source(Section):
     entities: FieldPath | None = None
     tasks: tuple[Name, ...] = Field(min_length=1)
     enabled: bool = True
+
+    @property
+    def priority(self) -> int:
+        """The lane's number; 0 goes first."""
+        return LANES.index(self.lane or {"transaction": "risk", "chat": "chat", "news": "bulk"}[self.kind])
 
 
 class Settings(BaseSettings):
@@ -229,7 +250,7 @@ class Settings(BaseSettings):
         return tuple(sorted({task for source in self.active_sources.values() for task in source.tasks}))
 
 
-OUTPUT_TOPICS = ("predictions", "alerts", "routes", "review", "dead_letters", "observations", "surge_state")
+OUTPUT_TOPICS: tuple[OutputName, ...] = get_args(OutputName)
 
 
 def load_settings(path: Path | None = None, env: Mapping[str, str] | None = None) -> Settings:

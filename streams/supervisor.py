@@ -107,7 +107,21 @@ def stop(running: list[subprocess.Popen[bytes]], grace_s: float) -> int:
     return worst
 
 
-def worker_environment(index: int, metrics_port: int) -> Mapping[str, str]:
-    """The environment of worker `index`: its own metrics port (0 stays 0: any free one)."""
-    port = metrics_port + index if metrics_port else 0
-    return {**os.environ, "STREAMGAUGE_METRICS__PORT": str(port)}
+def worker_environments(processes: int, metrics_port: int, threads: int | None) -> list[Mapping[str, str]]:
+    """The environment of each of so many workers: its own metrics port (0 stays 0: any free one), its share of cores.
+
+    Args:
+        processes: how many.
+        metrics_port: of the first worker.
+        threads: the setting `models.threads`, of each; when left out the workers share this machine's cores.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # not on macOS
+    threads = threads or max(1, cores // processes)
+    return [
+        {
+            **os.environ,
+            "STREAMGAUGE_METRICS__PORT": str(metrics_port + index if metrics_port else 0),
+            "STREAMGAUGE_MODELS__THREADS": str(threads),
+        }
+        for index in range(processes)
+    ]

@@ -18,11 +18,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from streams import metrics
 from streams.consuming import Slice
-from streams.decisions import Output, dead_letter, iso, source_ref
-from streams.events import Alert, Coordinates, Observation, Rejected
+from streams.decisions import dead_letter, iso, source_ref
+from streams.events import Alert, Coordinates, Observation, Output, Rejected
 from streams.exits import BrokerUnavailable
 from streams.intake import Record
-from streams.publishing import Outgoing, Publisher
+from streams.publishing import Publisher
 from streams.security import librdkafka_config
 from streams.settings import Settings
 from streams.surge_codec import precedence
@@ -52,24 +52,21 @@ class SurgePipeline:
         self._clock = clock
         self._generation: int | None = None
         self._detectors: dict[int, SurgeDetector] = {}
-        metrics.announce_source(SOURCE, ("alerts", "dead_letters"))
+        self._metrics = metrics.SourceMetrics(SOURCE, ())
 
     async def accept(self, one: Slice) -> None:
         """Detect, publish what changed, save the state, then finish the slice."""
-        metrics.EVENTS_IN.labels(SOURCE).inc(len(one.records))
+        self._metrics.accepted(len(one.records))
         detector = await self._detector(one.partition, one.generation_id)
         late_before = detector.late
-        changes, rejected = self._observe(detector, one.records)
-        alerts = [Outgoing(self._settings.topics.alerts, c.entity, self._alert(c, at)) for at, c in changes]
-        dead = [Outgoing(self._settings.topics.dead_letters, out.key, out.value) for out in rejected]
-        await (await self._publisher.send(alerts + dead))
+        changes, dead = self._observe(detector, one.records)
+        outputs = [Output("alerts", change.entity, self._alert(change, at)) for at, change in changes] + dead
+        counts, sent_s = self._metrics.decided(outputs), time.monotonic()
+        await (await self._publisher.send(outputs))
+        publish_s = time.monotonic() - sent_s
         await self._save(one.partition, detector)
         self._finish(one)
-        metrics.EVENTS_OUT.labels(SOURCE, "alerts").inc(len(alerts))
-        metrics.EVENTS_OUT.labels(SOURCE, "dead_letters").inc(len(dead))
-        metrics.DEAD_LETTERS.labels(SOURCE, "intake", "WrongShape").inc(len(dead))
-        for _, change in changes:
-            metrics.ALERTS.labels("surge", change.state, change.severity).inc()
+        self._metrics.settled(counts, publish_s, (), self._clock())
         metrics.LATE_OBSERVATIONS.inc(max(0, detector.late - late_before))
         metrics.SURGES_OPEN.set(sum(each.open_surges for each in self._detectors.values()))
 
@@ -90,12 +87,12 @@ class SurgePipeline:
         return changes, rejected
 
     async def _save(self, partition: int, detector: SurgeDetector) -> None:
-        topic = self._settings.topics.surge_state
         states = [
-            Outgoing(topic, _ENTITY_PREFIX + entity, state, partition) for entity, state in detector.changed().items()
+            Output("surge_state", _ENTITY_PREFIX + entity, state, partition)
+            for entity, state in detector.changed().items()
         ]
         await (await self._publisher.send(states))
-        await (await self._publisher.send([Outgoing(topic, META_KEY, detector.meta(), partition)]))
+        await (await self._publisher.send([Output("surge_state", META_KEY, detector.meta(), partition)]))
 
     async def _detector(self, partition: int, generation: int | None) -> SurgeDetector:
         """The partition's detector; after a rebalance another worker may have moved on, so it is read anew."""

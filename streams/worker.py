@@ -7,11 +7,13 @@ group; past its deadline, and on anything unexpected, the process ends at once a
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from wsgiref.simple_server import WSGIServer
 
@@ -25,7 +27,7 @@ from streams import metrics
 from streams.app import Worker, build_worker, observe_lag
 from streams.consuming import UnknownFaust
 from streams.exits import BROKER_UNAVAILABLE, DONE, USAGE, BrokerUnavailable, end_process, guarded
-from streams.live import load_served
+from streams.live import Loaded, load_models
 from streams.security import SecurityError
 from streams.settings import Settings, SettingsError, load_settings
 from streams.topics import connect, wanted_topics
@@ -35,13 +37,13 @@ log = logging.getLogger("streams.worker")  # __name__ is __main__ here
 _WATCH_EVERY_S = 1.0
 
 
-async def serve(settings: Settings) -> int:
-    """Run one worker until SIGTERM or SIGINT; returns the exit code."""
+async def serve(settings: Settings, load: Callable[[Settings], Sequence[Loaded]] = load_models) -> int:
+    """Run one worker until SIGTERM or SIGINT; returns the exit code. `load` brings the models."""
     stopping = asyncio.Event()
     for one in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(one, stopping.set)
-    served = await asyncio.to_thread(load_served, settings)
-    worker = build_worker(settings, served)
+    worker = build_worker(settings, await asyncio.to_thread(load, settings))
+    _calm_the_garbage_collector()
     server = _serve_metrics(settings)
     loops = worker.start_loops()
     starting = guarded(worker.app.start(), "the start of faust")
@@ -64,6 +66,13 @@ async def serve(settings: Settings) -> int:
     server.shutdown()
     log.info("stopped%s", f"; {left} outputs unacknowledged, their inputs will be read again" if left else "")
     return DONE
+
+
+def _calm_the_garbage_collector() -> None:
+    """Nothing on an event's way is cyclic: look for cycles seldom, and not among what lives as long as the process."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
 
 
 def _serve_metrics(settings: Settings) -> WSGIServer:

@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.classifier import Encoded
+from models.classifier import Encoded, Head
 from models.tasks import LabelPolicy, Task
-from streams.live import Served
+from models.windows import Rule
+from streams.live import Loaded, Served
 
 LABELS = ("calm", "odd", "bad")
+COSTS = ((100, 0.001), (1000, 0.01))  # 10 us a token and next to nothing a batch
+WAIT_S = 30.0
 
 
-class FakeClassifier:
+class FakeModel:
     """Answers by what it reads, so that a mixed-up result shows.
 
     The label is one that the text names, else the one picked by the text's length. A text has a token for every
-    character, and the tokens carry the characters.
+    character, and the tokens carry the characters; what is longer than `max_tokens` is read in windows side by side.
 
     Args:
         poison: a text with one of these words in it fails every batch it is in.
         fails_on: of the calls, counted from 1, those that fail.
         broken: every call fails.
+        senseless: a text with one of these words in it gets scores that are no numbers.
         cannot_encode: a text with one of these words in it breaks the tokeniser.
-        gate: every call waits for it; `entered` says that one does.
+        gate: every call passes it first; see `running`.
+        heads: the labels of each task.
+        probability: of the label.
+        max_windows: of one text; what they do not hold is cut.
     """
 
     def __init__(
@@ -34,53 +42,96 @@ class FakeClassifier:
         poison: Collection[str] = (),
         fails_on: Collection[int] = (),
         broken: bool = False,
+        senseless: Collection[str] = (),
         cannot_encode: Collection[str] = (),
-        gate: threading.Event | None = None,
-        labels: Sequence[str] = LABELS,
+        gate: threading.Semaphore | None = None,
+        heads: Mapping[str, Sequence[str]] | None = None,
         probability: float = 0.9,
+        slots: int = 1,
+        max_tokens: int = 1000,
+        max_windows: int = 32,
     ) -> None:
-        self.release = "fake-1"
-        self.labels = tuple(labels)
-        self.batches: list[list[str]] = []
+        self.release, self.runtime, self.device, self.slots = "fake-1", "fake", "cpu", slots
+        self.heads: dict[str, Head] = {}
+        for task, labels in (heads or {"risk": LABELS}).items():
+            first = sum(len(head.labels) for head in self.heads.values())
+            self.heads[task] = Head(task, tuple(labels), 1.0, slice(first, first + len(labels)))
+        self.batches: list[list[str]] = []  # in the order in which they passed the gate
+        self.most_at_once = 0
         self.broken = broken
-        self._poison = tuple(poison)
+        self._poison, self._senseless, self._cannot_encode = tuple(poison), tuple(senseless), tuple(cannot_encode)
         self._fails_on = frozenset(fails_on)
-        self._cannot_encode = tuple(cannot_encode)
-        self.entered = threading.Event()
         self._gate = gate
         self._probability = probability
+        self._max_tokens, self._max_windows = max_tokens, max_windows
+        self._entered = self._inside = 0
+        self._changed = threading.Condition()
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         for text in texts:
             if any(word in text for word in self._cannot_encode):
                 raise ValueError("the tokeniser cannot read this")
-        return [Encoded([ord(letter) for letter in text], cut=False) for text in texts]
+        return [self._windows(text) for text in texts]
 
-    def run(self, batch: Sequence[Encoded]) -> NDArray[np.float32]:
-        self.entered.set()
-        if self._gate is not None:
-            assert self._gate.wait(30)
-        texts = ["".join(map(chr, one.ids)) for one in batch]
+    def _windows(self, text: str) -> Encoded:
+        ids, size = list(map(ord, text)), self._max_tokens
+        windows = [ids[start : start + size] for start in range(0, len(ids), size)]
+        return Encoded(windows[: self._max_windows], len(windows) > self._max_windows)
+
+    def run(self, windows: Sequence[Sequence[int]]) -> Mapping[str, NDArray[np.float32]]:
+        texts = ["".join(map(chr, ids)) for ids in windows]
+        with self._changed:
+            self._entered += 1
+            self._inside += 1
+            self.most_at_once = max(self.most_at_once, self._inside)
+            self._changed.notify_all()
+        try:
+            assert self._gate is None or self._gate.acquire(timeout=WAIT_S), "nobody opened the gate"
+        finally:
+            with self._changed:
+                self._inside -= 1
         self.batches.append(texts)
         if self.broken or len(self.batches) in self._fails_on:
             raise RuntimeError("the device is gone")
-        for text in texts:
-            if any(word in text for word in self._poison):
-                raise ValueError("a shape the model cannot take")
-        return np.array([self._row(text) for text in texts], np.float32)
+        if any(word in text for text in texts for word in self._poison):
+            raise ValueError("a shape the model cannot take")
+        return {task: np.array([self._row(text, task) for text in texts], np.float32) for task in self.heads}
 
-    def label_of(self, text: str) -> str:
-        named = [label for label in self.labels if label in text]
-        return named[0] if named else self.labels[len(text) % len(self.labels)]
+    async def running(self, calls: int) -> None:
+        """Until so many calls have come to the gate, those that have passed it counted."""
+        await asyncio.to_thread(self._wait, calls)
 
-    def _row(self, text: str) -> list[float]:
-        rest = (1 - self._probability) / (len(self.labels) - 1)
-        return [self._probability if label == self.label_of(text) else rest for label in self.labels]
+    def _wait(self, calls: int) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: self._entered >= calls, WAIT_S), f"only {self._entered} calls came"
+
+    def label_of(self, text: str, task: str = "risk") -> str:
+        labels = self.heads[task].labels
+        named = [label for label in labels if label in text]
+        return named[0] if named else labels[len(text) % len(labels)]
+
+    def _row(self, text: str, task: str) -> list[float]:
+        labels, best = self.heads[task].labels, self.label_of(text, task)
+        if any(word in text for word in self._senseless):
+            return [float("nan")] * len(labels)
+        rest = (1 - self._probability) / (len(labels) - 1)
+        return [self._probability if label == best else rest for label in labels]
 
 
-def serve(classifier: FakeClassifier, name: str = "risk", review_below: float = 0.5, **labels: LabelPolicy) -> Served:
-    """The classifier under a task that decides this on its labels."""
-    return Served(Task(name=name, review_below=review_below, labels=labels), classifier)
+def task_of(name: str = "risk", review_below: float = 0.5, rule: Rule = "mean", **labels: LabelPolicy) -> Task:
+    """A task that decides this on its labels."""
+    return Task(name=name, review_below=review_below, labels=labels, long_text=rule)
+
+
+def served_of(labels: Sequence[str], task: Task) -> Served:
+    """A release with these labels at work on a task."""
+    return Served(task, "fake-1", tuple(labels))
+
+
+def loaded(model: FakeModel, *tasks: Task, costs: tuple[tuple[int, float], ...] = COSTS) -> Loaded:
+    """The model under these tasks, or under plain ones for all its heads; what batches cost is given, not measured."""
+    served = [served_of(model.heads[one.name].labels, one) for one in tasks or map(task_of, model.heads)]
+    return Loaded(model, tuple(served), costs)
 
 
 class Clock:
