@@ -16,6 +16,7 @@ from streams.decisions import APP_VERSION
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "transformers", "sentence_transformers", "sklearn", "onnxscript", "peft")
 TRAINING_HALF = {"models.training", "models.export"}
+LAZY = "runtimes.torch"  # serves with torch where it is installed, and imports it only when it is to
 
 
 def imports(path: Path) -> set[str]:
@@ -42,8 +43,16 @@ def test_models_never_imports_streams(path: Path) -> None:
     "path", modules("streams") + modules("models"), ids=lambda path: f"{path.parent.name}-{path.name}"
 )
 def test_only_the_training_half_knows_torch(path: Path) -> None:
-    if f"{path.parent.name}.{path.stem}" not in TRAINING_HALF:
+    if f"{path.parent.name}.{path.stem}" not in {*TRAINING_HALF, LAZY}:
         assert not [name for name in imports(path) if name.split(".")[0] in HEAVY]
+
+
+def test_the_torch_runtime_imports_torch_only_inside_functions() -> None:
+    tree = ast.parse((ROOT / "models" / "runtimes" / "torch.py").read_text(encoding="utf-8"))
+    for node in tree.body:  # what runs on import; the names under TYPE_CHECKING do not
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
+            assert not [name for name in names if name.split(".")[0] in HEAVY or name == "models.training"]
 
 
 def test_a_worker_starts_without_the_training_libraries() -> None:

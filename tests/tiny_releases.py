@@ -6,6 +6,7 @@ from pathlib import Path
 
 from models.datasets import Example
 from models.export import make_release
+from models.lessons import Lesson
 from models.tasks import load_task
 from models.training import TrainSettings, train
 from tests.tiny_encoder import make_tiny_encoder
@@ -35,5 +36,5 @@ def _release(task: str, labels: tuple[str, ...], base: Path, out: Path) -> Path:
     ]
     settings = TrainSettings(epochs=2, learning_rate=1e-2, batch_texts=16, threads=1, learn_embeddings=True)
     tiny = load_task(task).model_copy(update={"base": str(base), "max_tokens": 24})
-    checkpoint = train(tiny, examples, None, settings, lambda *_: None)
-    return make_release(checkpoint, examples, "made for this test", "test", out, lambda *_: None)
+    checkpoint = train([Lesson(tiny, examples, "made for this test")], settings, lambda *_: None)
+    return make_release(checkpoint, "test", out, lambda *_: None)
