@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.classifier import Encoded, Head, Model
+from models.errors import BadTask
 from models.releases import find_release
 from models.tasks import LabelPolicy, Task, load_task
 from streams import metrics
@@ -136,7 +137,7 @@ def load_models(settings: Settings) -> list[Loaded]:
     Tasks that share a release share one model: its encoder runs once for all of them.
 
     Raises:
-        models.errors.ModelError: a release is missing or damaged; the message says what to do.
+        models.errors.ModelError: a release or task file is missing or wrong; the message says what to do.
     """
     by_directory: dict[Path, list[str]] = {}
     for name in settings.tasks:
@@ -146,9 +147,16 @@ def load_models(settings: Settings) -> list[Loaded]:
     for directory, names in by_directory.items():
         chosen = settings.models
         model = Model.load(directory, device=chosen.device, runtime=chosen.runtime, threads=chosen.threads)
-        loaded = serve(model, [load_task(str(chosen.tasks.get(name, name))) for name in names])
+        loaded = serve(model, [_task(name, chosen.tasks.get(name)) for name in names])
         for name in names:
             metrics.MODEL_INFO.labels(name, model.release, model.device, model.runtime).set(1)
         log.info("%s: release %s on %s", loaded.name, model.release, model.runtime)
         found.append(loaded)
     return found
+
+
+def _task(name: str, file: Path | None) -> Task:
+    task = load_task(name if file is None else str(file))
+    if task.name != name:
+        raise BadTask(f'models.tasks.{name}: {file} is for the task {task.name!r}; write name = "{name}" in it')
+    return task

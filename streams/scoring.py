@@ -199,10 +199,11 @@ class Scorer:
             found = self._run([ids for _, _, ids in items])
         except Exception as error:
             self.metrics.failed()
-            log.warning("%s: the model failed on a batch of %d: %s", self.name, len(items), error)
             if len(items) > 1:
+                log.debug("%s: the model failed on a batch of %d: %s", self.name, len(items), error)
                 middle = len(items) // 2
                 return self._outcomes(items[:middle]) + self._outcomes(items[middle:])
+            log.warning("%s: the model failed on one text: %s", self.name, error)
             self._probe(error)
             return [ScoringFailed(self.name, f"{type(error).__name__}: {error}"[:500])]
         scores = zip(*(_rounded(one) for one in found), strict=True)

@@ -19,13 +19,15 @@ class Candidate:
     device: Literal["cpu", "cuda"]
     tolerance: float  # how far its probabilities may be from the source's: see `models.runtimes.parity`
     load: Callable[[Path, int], Runtime]  # release directory, slots
+    spare: bool = False  # "auto" tries it only where nothing before it beats the reference
 
 
 CANDIDATES = (
     Candidate("onnxruntime-fp32", "cpu", EXACT, onnx.load_cpu),
     Candidate("openvino-fp32", "cpu", EXACT, partial(openvino.load, precision="fp32")),
     Candidate("openvino-bf16", "cpu", ROUNDED, partial(openvino.load, precision="bf16")),
-    Candidate("torch-bf16", "cpu", ROUNDED, torch.load_cpu),
+    # Slower than OpenVINO wherever both were measured, and importing PyTorch takes seconds and a gigabyte.
+    Candidate("torch-bf16", "cpu", ROUNDED, torch.load_cpu, spare=True),
     Candidate("onnxruntime-cuda-fp32", "cuda", ROUNDED, onnx.load_cuda),  # TF32 has the mantissa of float16
     Candidate("tensorrt-fp16", "cuda", ROUNDED, onnx.load_tensorrt),
     Candidate("torch-cuda-bf16", "cuda", ROUNDED, torch.load_cuda),

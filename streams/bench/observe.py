@@ -35,13 +35,15 @@ class Outputs:
 
     def count(self) -> int:
         """Records appended so far; raises BrokerUnavailable."""
-        answers = self._admin.list_offsets(self._wanted, request_timeout=_REQUEST_S)
-        try:
-            return sum(answer.result().offset for answer in answers.values())
-        except KafkaException as error:
-            raise BrokerUnavailable(
-                f"the broker did not say how many outputs there are: {error.args[0].str()}"
-            ) from None
+        deadline_s = time.monotonic() + _REQUEST_S
+        while True:
+            answers = self._admin.list_offsets(self._wanted, request_timeout=_REQUEST_S)
+            try:
+                return sum(answer.result().offset for answer in answers.values())
+            except KafkaException as error:
+                if not error.args[0].retriable() or time.monotonic() > deadline_s:
+                    raise BrokerUnavailable(f"the ends of the outputs are not known: {error.args[0].str()}") from None
+            time.sleep(POLL_S)  # a new topic's leader does not know of it at once
 
 
 def watch(

@@ -133,10 +133,9 @@ def tables(result: Result) -> list[Table]:
 
 def _rates(title: str, scores: Mapping[str, Score], result: Result) -> Table:
     table = Table(title=f"{title}, on {result.broker}: median of {result.rounds} rounds (least, most)")
-    table.add_column("system")
-    table.add_column("version")
-    for column in ("events/s", "CPU us/event", "padding", "missing", "twice"):
-        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("system", no_wrap=True)
+    for column in ("version", "events/s", "CPU us", "padding", "missing", "twice"):
+        table.add_column(column, justify="right", no_wrap=column in ("version", "events/s"))
     for one in _fastest_first(scores, result.contestants):
         score = scores[one.name]
         table.add_row(
@@ -153,7 +152,7 @@ def _rates(title: str, scores: Mapping[str, Score], result: Result) -> Table:
 
 def _latencies(result: Result) -> Table:
     table = Table(title="event to prediction, p50 / p99 in ms, at a share of each one's own median")
-    table.add_column("system")
+    table.add_column("system", no_wrap=True)
     for load in LOADS:
         table.add_column(f"{load}%", justify="right", no_wrap=True)
     for one in _fastest_first(result.model, result.contestants):

@@ -22,7 +22,7 @@ SIDE_TOPICS = (
 )  # fmt: skip
 
 _STOP_S = 15.0
-_LOG_TAIL = 1500
+_LOG_TAIL = 600
 _TOKENS = re.compile(r"^streamgauge_(padded_)?tokens_total\{[^}]*\} (\S+)", re.MULTILINE)
 
 

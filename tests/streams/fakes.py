@@ -118,9 +118,14 @@ class FakeModel:
         return [self._probability if label == best else rest for label in labels]
 
 
-def task_of(name: str = "risk", review_below: float = 0.5, rule: Rule = "mean", **labels: LabelPolicy) -> Task:
+def task_of(
+    name: str = "risk",
+    labels: Mapping[str, LabelPolicy] | None = None,
+    review_below: float = 0.5,
+    rule: Rule = "mean",
+) -> Task:
     """A task that decides this on its labels."""
-    return Task(name=name, review_below=review_below, labels=labels, long_text=rule)
+    return Task(name=name, review_below=review_below, labels=dict(labels or {}), long_text=rule)
 
 
 def served_of(labels: Sequence[str], task: Task) -> Served:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
 import orjson
 import pytest
 from hypothesis import example, given
@@ -16,11 +15,12 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from models.tasks import LabelPolicy
-from streams.decisions import MAX_EVIDENCE_CHARS, Output, dead_letter, decide, iso
-from streams.events import WIRE_TYPES, Coordinates, Event, Observation, Rejected
-from streams.scoring import Scored
+from streams.decisions import MAX_EVIDENCE_CHARS, dead_letter, decide, iso
+from streams.events import WIRE_TYPES, Coordinates, Event, Observation, Output, Rejected
+from streams.live import Served
+from streams.scoring import Scores
 from streams.settings import load_settings
-from tests.streams.fakes import FakeClassifier, serve
+from tests.streams.fakes import served_of, task_of
 from tests.streams.records import FakeRecord
 
 NOW_S = datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp()
@@ -39,17 +39,23 @@ WIRE = {
 def scored(
     probabilities: Sequence[float], labels: Sequence[str], task: str = "risk", review_below: float = 0.5,
     **policies: LabelPolicy,
-) -> dict[str, Scored]:  # fmt: skip
-    served = serve(FakeClassifier(labels=labels), task, review_below, **policies)
-    return {task: Scored(served, np.array(probabilities, np.float32))}
+) -> list[tuple[Served, Scores]]:  # fmt: skip
+    rounded = [round(one, 6) for one in probabilities]
+    served = served_of(labels, task_of(task, policies, review_below))
+    return [(served, (rounded.index(max(rounded)), rounded))]
 
 
-def outputs(results: Mapping[str, Scored], event: Event = EVENT, now_s: float = NOW_S) -> dict[str, list[Any]]:
-    by_name: dict[str, list[Any]] = {}
-    for out in decide(event, results, SURGE, now_s):
+def outputs(results: Sequence[tuple[Served, Scores]], event: Event = EVENT, now_s: float = NOW_S) -> dict[str, Any]:
+    by_name: dict[str, Any] = {}
+    for out in decide(event, results, SURGE, iso(now_s)):
         by_name.setdefault(out.name, []).append(out.value)
         check(out)
     return by_name
+
+
+def value(out: Output) -> dict[str, Any]:
+    assert isinstance(out.value, dict)
+    return out.value
 
 
 def check(out: Output) -> None:
@@ -96,7 +102,7 @@ def test_an_alert_from_the_threshold_on(score: float, alerts: int) -> None:
 @example(0.7)
 @example(0.9)
 def test_a_published_score_and_the_alert_agree(threshold: float) -> None:
-    """Whoever reads `score` and `alert_above` comes to the same conclusion, though the model computes in float32."""
+    """Whoever reads `score` and `alert_above` comes to the same conclusion."""
     results = scored([threshold, 0.0], ("fraud", "benign"), fraud=LabelPolicy(alert_above=threshold))
     found = outputs(results)
     assert found["predictions"][0]["score"] == threshold
@@ -117,6 +123,16 @@ def test_evidence_is_bounded() -> None:
     event = Event("news", Coordinates("news", 0, 0), "e", NOW_S, "é" * 20_000, "k")
     found = outputs(scored([1.0, 0.0], ("fraud", "benign"), fraud=LabelPolicy(alert_above=0.5)), event)
     assert len(found["alerts"][0]["evidence"]["text"]) == MAX_EVIDENCE_CHARS
+
+
+def test_tasks_decide_each_for_itself_under_ids_of_their_own() -> None:
+    risk = scored([0.1, 0.9], ("benign", "fraud"), "risk", fraud=LabelPolicy(alert_above=0.5))
+    tone = scored([0.4, 0.35, 0.25], SENTIMENT, "tone")
+    found = outputs([*risk, *tone])
+    assert [(one["task"], one["label"]) for one in found["predictions"]] == [("risk", "fraud"), ("tone", "negative")]
+    assert [one["id"] for one in found["predictions"]] == ["news/2/41/risk", "news/2/41/tone"]
+    assert [one["task"] for one in found["alerts"]] == ["risk"]
+    assert [one["task"] for one in found["review"]] == ["tone"]
 
 
 INTENTS = ("cards", "statement", "person", "unknown")
@@ -161,13 +177,14 @@ def test_a_person_reviews_what_is_below_the_limit(score: float, reviews: int) ->
 
 @pytest.mark.parametrize(("probabilities", "hit"), [((0.7, 0.2, 0.1), True), ((0.3, 0.6, 0.1), False)])
 def test_an_observation_for_each_entity(probabilities: Sequence[float], hit: bool) -> None:
-    decided = decide(EVENT, scored(probabilities, SENTIMENT, SURGE.task), SURGE, NOW_S)
+    decided = decide(EVENT, scored(probabilities, SENTIMENT, SURGE.task), SURGE, iso(NOW_S))
     observed = [out for out in decided if out.name == "observations"]
     assert [out.key for out in observed] == ["ACME", "Übel AG"]  # an entity's observations stay in one partition
-    assert [out.value["entity"] for out in observed] == ["ACME", "Übel AG"]
-    assert [out.value["id"] for out in observed] == ["news/2/41/observation/0", "news/2/41/observation/1"]
-    assert all(out.value["hit"] is hit and out.value["event_time_s"] == EVENT.event_time_s for out in observed)
-    assert observed[0].value["score"] == pytest.approx(probabilities[0])
+    values = [value(out) for out in observed]
+    assert [each["entity"] for each in values] == ["ACME", "Übel AG"]
+    assert [each["id"] for each in values] == ["news/2/41/observation/0", "news/2/41/observation/1"]
+    assert all(each["hit"] is hit and each["event_time_s"] == EVENT.event_time_s for each in values)
+    assert values[0]["score"] == pytest.approx(probabilities[0])
     for out in observed:
         check(out)
 
@@ -209,16 +226,15 @@ policies = st.builds(
 def test_whatever_is_decided_has_its_shape_and_the_same_ids_again(
     event: Event, weights: list[float], given_policies: list[LabelPolicy], review_below: float
 ) -> None:
-    weight = np.array(weights, np.float32)
-    results = scored((weight / weight.sum()).tolist(), SENTIMENT, SURGE.task, review_below,
+    results = scored([weight / sum(weights) for weight in weights], SENTIMENT, SURGE.task, review_below,
                      **dict(zip(SENTIMENT, given_policies, strict=True)))  # fmt: skip
-    first, again = decide(event, results, SURGE, NOW_S), decide(event, results, SURGE, NOW_S + 3600)
+    first, again = decide(event, results, SURGE, iso(NOW_S)), decide(event, results, SURGE, iso(NOW_S + 3600))
     for out in first:
         check(out)
-    assert [(out.name, out.key, out.value["id"]) for out in first] == [
-        (out.name, out.key, out.value["id"]) for out in again
+    assert [(out.name, out.key, value(out)["id"]) for out in first] == [
+        (out.name, out.key, value(out)["id"]) for out in again
     ]
-    assert len({(out.name, out.value["id"]) for out in first}) == len(first)
+    assert len({(out.name, value(out)["id"]) for out in first}) == len(first)
     assert [out.name for out in first].count("predictions") == 1
     assert [out.name for out in first].count("observations") == len(event.entities)
 

@@ -15,17 +15,18 @@ import pytest
 from faust.types import TP
 
 from models.tasks import LabelPolicy
-from streams.batching import Limits
 from streams.consuming import Slice
+from streams.device import Device
 from streams.embedded import EmbeddedBroker
 from streams.exits import BrokerUnavailable
 from streams.intake import Intake
 from streams.pipeline import SourcePipeline
 from streams.publishing import Publisher
-from streams.scoring import Device, Scorer
+from streams.scoring import Scorer
 from streams.settings import OUTPUT_TOPICS, Settings
-from tests.streams.fakes import FakeClassifier, serve
+from tests.streams.fakes import LABELS, FakeModel, loaded, task_of
 from tests.streams.records import FakeRecord
+from tests.streams.serving import bounds
 from tests.streams.wire import Ends, free_port, read_all
 
 MakeSettings = Callable[..., Settings]
@@ -41,34 +42,41 @@ def numbered(count: int, first: int = 0) -> list[bytes]:
     return [GOOD % (number, b"x" * (1 + number * 5 % 17)) for number in range(first, first + count)]
 
 
+BAD = {"bad": LabelPolicy(alert_above=0.5, severity="high")}
+BULK = 2
+
+
+def risk(gate: threading.Semaphore | None = None, poison: Sequence[str] = ()) -> FakeModel:
+    return FakeModel(gate=gate, poison=poison)
+
+
+def tone() -> FakeModel:
+    return FakeModel(heads={"tone": LABELS})
+
+
 class Running:
-    """A pipeline at work, and what it has finished."""
+    """A pipeline at work on these models, and what it has finished."""
 
     def __init__(
         self,
         settings: Settings,
-        classifiers: dict[str, FakeClassifier],
+        models: Sequence[FakeModel],
+        tasks: Sequence[str],
         depth: int,
         on_finish: Callable[[Slice], None],
         publisher: Publisher,
     ) -> None:
         self.finished: list[Slice] = []
-        self.device = Device()
-        limits = Limits(64, 100_000, 0.002)
-        policies = {"bad": LabelPolicy(alert_above=0.5, severity="high")}
-        scorers = {
-            task: Scorer(serve(classifier, task, 0.5, **policies), limits, self.device)
-            for task, classifier in classifiers.items()
-        }
+        scorers = [Scorer(loaded(one, *(task_of(task, BAD) for task in one.heads)), bounds()) for one in models]
+        self.device = Device(scorers, 1)
 
         def finish(one: Slice) -> None:
             on_finish(one)
             self.finished.append(one)
 
-        topics = {name: getattr(settings.topics, name) for name in OUTPUT_TOPICS}
         intake = Intake("news", settings.sources["news"], settings.intake)
-        self.pipeline = SourcePipeline(intake, scorers, publisher, topics, settings.surge, depth, finish)
-        loops = [self.pipeline.run_decide, self.pipeline.run_settle, *(scorer.run for scorer in scorers.values())]
+        self.pipeline = SourcePipeline(intake, scorers, tasks, BULK, publisher, settings.surge, depth, finish)
+        loops = [self.pipeline.run_decide, self.pipeline.run_settle, self.device.run]
         self.loops = [asyncio.create_task(loop()) for loop in loops]
         self.settle = self.loops[1]
 
@@ -84,13 +92,17 @@ class Running:
 @asynccontextmanager
 async def running(
     settings: Settings,
-    classifiers: dict[str, FakeClassifier],
+    *models: FakeModel,
+    tasks: Sequence[str] = (),
     depth: int = 4,
     on_finish: Callable[[Slice], None] = lambda one: None,
     timeout_s: float = 30,
 ) -> AsyncIterator[Running]:
-    publisher = Publisher({"bootstrap.servers": settings.broker.bootstrap, "log_level": 0}, timeout_s)
-    one = Running(settings, classifiers, depth, on_finish, publisher)
+    """Without tasks the source asks for all that the models have."""
+    topics = {name: getattr(settings.topics, name) for name in OUTPUT_TOPICS}
+    publisher = Publisher({"bootstrap.servers": settings.broker.bootstrap, "log_level": 0}, topics, timeout_s)
+    asked = tasks or [task for one in models for task in one.heads]
+    one = Running(settings, models, asked, depth, on_finish, publisher)
     try:
         yield one
     finally:
@@ -117,7 +129,7 @@ async def test_every_record_has_exactly_one_end(embedded: EmbeddedBroker, settin
     settings = settings_at(embedded.bootstrap)
     good = numbered(6)
     batch = [good[0], b"\xff not utf-8", good[1], GOOD % (90, b"poison"), good[2], b'{"id": "e"}', *good[3:], b"[]"]
-    async with running(settings, {"risk": FakeClassifier(poison=["poison"])}) as one:
+    async with running(settings, risk(poison=["poison"])) as one:
         await one.pipeline.accept(slice_of(batch, first=100))
         await one.until_finished(1)
     predictions, dead = await values(settings, "predictions"), await values(settings, "dead_letters")
@@ -133,10 +145,10 @@ async def test_every_record_has_exactly_one_end(embedded: EmbeddedBroker, settin
 
 async def test_results_are_those_of_their_own_records(embedded: EmbeddedBroker, settings_at: MakeSettings) -> None:
     """Bad records in between shift texts against records; the label says whose text was scored."""
-    settings, classifier = settings_at(embedded.bootstrap), FakeClassifier()
+    settings, model = settings_at(embedded.bootstrap), risk()
     texts = ["x" * (1 + 7 * place % 19) for place in range(60)]
     batch = [b"bad" if place % 7 == 3 else GOOD % (place, text.encode()) for place, text in enumerate(texts)]
-    async with running(settings, {"risk": classifier}) as one:
+    async with running(settings, model) as one:
         for first in range(0, 60, 13):
             await one.pipeline.accept(slice_of(batch[first : first + 13], first))
         await one.until_finished(5)
@@ -145,7 +157,7 @@ async def test_results_are_those_of_their_own_records(embedded: EmbeddedBroker, 
     for prediction in predictions:
         offset = prediction["source"]["offset"]
         assert prediction["event_id"] == str(offset)
-        assert prediction["label"] == classifier.label_of(texts[offset])
+        assert prediction["label"] == model.label_of(texts[offset])
     alerts = await values(settings, "alerts")
     assert offsets(alerts) == offsets([one for one in predictions if one["label"] == "bad"])
 
@@ -155,7 +167,7 @@ async def test_an_event_that_breaks_one_model_has_no_outputs_of_the_other(
 ) -> None:
     settings = settings_at(embedded.bootstrap)
     batch = [GOOD % (0, b"fine"), GOOD % (1, b"poison"), GOOD % (2, b"fine too")]
-    async with running(settings, {"risk": FakeClassifier(poison=["poison"]), "tone": FakeClassifier()}) as one:
+    async with running(settings, risk(poison=["poison"]), tone()) as one:
         await one.pipeline.accept(slice_of(batch))
         await one.until_finished(1)
     predictions = await values(settings, "predictions")
@@ -165,15 +177,45 @@ async def test_an_event_that_breaks_one_model_has_no_outputs_of_the_other(
     assert offsets(await values(settings, "dead_letters")) == [1]
 
 
+async def test_tasks_of_one_model_are_scored_in_one_run(embedded: EmbeddedBroker, settings_at: MakeSettings) -> None:
+    settings = settings_at(embedded.bootstrap)
+    model = FakeModel(heads={"risk": LABELS, "tone": ("up", "down")}, poison=["poison"])
+    batch = [GOOD % (0, b"bad and up"), GOOD % (1, b"poison!!!!"), GOOD % (2, b"odd & down")]
+    async with running(settings, model) as one:
+        await one.pipeline.accept(slice_of(batch))
+        await one.until_finished(1)
+    predictions = await values(settings, "predictions")
+    assert Counter((each["source"]["offset"], each["task"], each["label"]) for each in predictions) == Counter(
+        [(0, "risk", "bad"), (0, "tone", "up"), (2, "risk", "odd"), (2, "tone", "down")]
+    )
+    (letter,) = await values(settings, "dead_letters")
+    assert (letter["source"]["offset"], letter["error"]) == (1, "ModelFailed")
+    assert "news/0/1: task risk+tone: ValueError: a shape the model cannot take" in letter["message"]
+    assert [text for text in map(" | ".join, model.batches) if text.count("|") == 2] == [
+        "bad and up | poison!!!! | odd & down"
+    ]
+
+
+async def test_a_source_gets_only_the_tasks_it_asks_for(embedded: EmbeddedBroker, settings_at: MakeSettings) -> None:
+    """Another source wants the model's other task."""
+    settings = settings_at(embedded.bootstrap)
+    async with running(settings, FakeModel(heads={"risk": LABELS, "tone": LABELS}), tasks=["tone"]) as one:
+        await one.pipeline.accept(slice_of(numbered(5)))
+        await one.until_finished(1)
+    predictions = await values(settings, "predictions")
+    assert [each["task"] for each in predictions] == ["tone"] * 5
+    assert offsets(predictions) == list(range(5))
+
+
 async def test_a_slice_of_nothing_but_rubbish_is_finished_too(
     embedded: EmbeddedBroker, settings_at: MakeSettings
 ) -> None:
-    settings, classifier = settings_at(embedded.bootstrap), FakeClassifier()
-    async with running(settings, {"risk": classifier}) as one:
+    settings, model = settings_at(embedded.bootstrap), risk()
+    async with running(settings, model) as one:
         await one.pipeline.accept(slice_of([b"\xff"] * 20))
         await one.until_finished(1)
     assert offsets(await values(settings, "dead_letters")) == list(range(20))
-    assert classifier.batches == []
+    assert model.batches == []
 
 
 async def test_slices_are_finished_in_order_and_only_when_their_outputs_are_there(
@@ -188,7 +230,7 @@ async def test_slices_are_finished_in_order_and_only_when_their_outputs_are_ther
         there.append(ends.total())
 
     slices = [slice_of([*numbered(9, 10 * turn), b"bad"], 10 * turn) for turn in range(12)]
-    async with running(settings, {"risk": FakeClassifier()}, on_finish=on_finish) as one:
+    async with running(settings, risk(), on_finish=on_finish) as one:
         for each in slices:
             await one.pipeline.accept(each)
         await one.until_finished(12)
@@ -214,14 +256,14 @@ async def until_still(accepted: list[Slice], quiet_s: float = 0.3) -> int:
 
 
 async def test_a_slow_model_holds_back_what_is_accepted(embedded: EmbeddedBroker, settings_at: MakeSettings) -> None:
-    gate = threading.Event()
+    gate = threading.Semaphore(0)
     settings, accepted, depth = settings_at(embedded.bootstrap), list[Slice](), 3
     slices = [slice_of(numbered(5, 5 * turn), 5 * turn) for turn in range(40)]
-    async with running(settings, {"risk": FakeClassifier(gate=gate)}, depth) as one:
+    async with running(settings, risk(gate), depth=depth) as one:
         accepting = asyncio.create_task(accept_all(one.pipeline, slices, accepted))
         assert 1 <= await until_still(accepted) <= depth + 1
         assert one.finished == []
-        gate.set()
+        gate.release(1000)
         await one.until_finished(40)
         await accepting
     assert one.finished == slices
@@ -231,7 +273,7 @@ async def test_a_slow_model_holds_back_what_is_accepted(embedded: EmbeddedBroker
 async def test_nothing_is_finished_while_the_broker_is_away(settings_at: MakeSettings) -> None:
     settings, accepted, depth = settings_at(f"127.0.0.1:{free_port()}"), list[Slice](), 2
     slices = [slice_of(numbered(5, 5 * turn), 5 * turn) for turn in range(40)]
-    async with running(settings, {"risk": FakeClassifier()}, depth, timeout_s=2.0) as one:
+    async with running(settings, risk(), depth=depth, timeout_s=2.0) as one:
         accepting = asyncio.create_task(accept_all(one.pipeline, slices, accepted))
         assert await until_still(accepted) <= 2 * depth + 2  # both queues, and one in each hand
         with pytest.raises(BrokerUnavailable, match=settings.topics.predictions):

@@ -76,12 +76,18 @@ async def test_no_text_is_answered_at_once_with_nothing() -> None:
     assert model.batches == []
 
 
-async def test_scores_are_rounded_before_anything_is_judged_by_them() -> None:
-    model = FakeModel(probability=1 / 3)
-    scorer = Scorer(loaded(model), bounds())
+@pytest.mark.parametrize(
+    ("probability", "scores"),
+    [
+        (1 / 3, (0, [0.333333] * 3)),  # the first of equals: bad is not above the others
+        (0.7, (2, [0.15, 0.15, 0.7])),  # in float32, as the model computes, it is less
+    ],
+)
+async def test_scores_are_rounded_before_anything_is_judged_by_them(probability: float, scores: Scores) -> None:
+    scorer = Scorer(loaded(FakeModel(probability=probability)), bounds())
     async with at_work(scorer):
         (outcome,) = await outcomes_of(scorer, ["bad"])
-    assert scores_of(outcome) == ((0, [0.333333] * 3),)  # the first of equals: bad is not above the others
+    assert scores_of(outcome) == (scores,)
 
 
 # ---- several tasks of one model
@@ -115,13 +121,13 @@ async def test_a_task_that_nobody_asks_for_is_left_out() -> None:
 # ---- long texts
 
 LONG = "calm calm " + "bad fall! " + "so be it. " + "odd"  # windows of ten: 0, 2, by length, and a short one
-ALERTING = LabelPolicy(alert_above=0.5)
+ALERTING = {"bad": LabelPolicy(alert_above=0.5)}
 
 
 @pytest.mark.parametrize("rule", ["mean", "max"])
 async def test_windows_of_a_long_text_are_merged_by_the_rule_of_the_task(rule: Rule) -> None:
     model = FakeModel(max_tokens=10)
-    scorer = Scorer(loaded(model, task_of(rule=rule, bad=ALERTING)), bounds())
+    scorer = Scorer(loaded(model, task_of("risk", ALERTING, rule=rule)), bounds())
     async with at_work(scorer):
         short, long = await outcomes_of(scorer, ["bad", LONG])
     windows = [LONG[start : start + 10] for start in range(0, len(LONG), 10)]
@@ -136,7 +142,7 @@ async def test_windows_of_a_long_text_are_merged_by_the_rule_of_the_task(rule: R
 
 async def test_each_task_of_a_model_merges_windows_by_its_own_rule() -> None:
     model = FakeModel(heads={"risk": ("calm", "odd", "bad"), "tone": ("calm", "odd", "bad")}, max_tokens=10)
-    tasks = task_of("risk", rule="max", bad=ALERTING), task_of("tone", rule="mean")
+    tasks = task_of("risk", ALERTING, rule="max"), task_of("tone", rule="mean")
     scorer = Scorer(loaded(model, *tasks), bounds())
     async with at_work(scorer):
         (outcome,) = await outcomes_of(scorer, ["calm calm " * 3 + "bad fall! "])

@@ -14,9 +14,9 @@ from pydantic import TypeAdapter
 
 from streams.consuming import Slice
 from streams.embedded import EmbeddedBroker, embedded_broker
-from streams.events import Alert
-from streams.publishing import Outgoing, Publisher
-from streams.settings import Settings
+from streams.events import Alert, Output
+from streams.publishing import Publisher
+from streams.settings import OUTPUT_TOPICS, Settings
 from streams.surge_pipeline import META_KEY, SurgePipeline, read_compacted
 from tests.streams.fakes import Clock
 from tests.streams.records import FakeRecord
@@ -43,7 +43,8 @@ def slice_of(settings: Settings, values: Sequence[bytes | None], first: int = 0,
 
 @asynccontextmanager
 async def pipeline(settings: Settings) -> AsyncIterator[tuple[SurgePipeline, list[Slice]]]:
-    publisher, finished = Publisher({"bootstrap.servers": settings.broker.bootstrap, "log_level": 0}, 30), list[Slice]()
+    topics, finished = {name: getattr(settings.topics, name) for name in OUTPUT_TOPICS}, list[Slice]()
+    publisher = Publisher({"bootstrap.servers": settings.broker.bootstrap, "log_level": 0}, topics, 30)
     try:
         yield SurgePipeline(settings, publisher, finished.append, Clock()), finished
     finally:
@@ -159,10 +160,10 @@ async def test_reading_a_compacted_topic(embedded: EmbeddedBroker, unique: Calla
     def record(epoch: int, at: int) -> bytes:
         return orjson.dumps({"epoch": epoch, "at": at, "state": None, "before": None})
 
-    publisher = Publisher(config, 30)
+    publisher = Publisher(config, {"surge_state": topic}, 30)
     writes = [("a", record(1, 5)), ("b", record(1, 5)), ("a", record(2, 3)), ("a", record(1, 9)), ("c", record(1, 1)),
               ("c", None), ("b", record(1, 7))]  # fmt: skip
-    await (await publisher.send([Outgoing(topic, key, value, 2) for key, value in writes]))
+    await (await publisher.send([Output("surge_state", key, value, 2) for key, value in writes]))
     await asyncio.to_thread(publisher.close, 5.0)
     found = await asyncio.to_thread(read_compacted, config, topic, 2, 20.0)
     assert found == {"a": record(2, 3), "b": record(1, 7)}  # not the late write of an earlier epoch
