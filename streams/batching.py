@@ -96,7 +96,7 @@ class LengthQueue(Generic[T]):
             return
         alike = self._waiting[length]
         batch.oldest_s = min(batch.oldest_s, alike[0][0])
-        batch.take([alike.popleft()[1] for _ in range(count)], length)
+        batch.add([alike.popleft()[1] for _ in range(count)], length)
         self._count -= count
         self.tokens -= count * length
 
@@ -127,7 +127,7 @@ class _Growing(Generic[T]):
             return most if debt <= most * gain else 0
         return min(most, int(debt / gain)) if debt < 0 else 0
 
-    def take(self, items: list[T], length: int) -> None:
+    def add(self, items: list[T], length: int) -> None:
         self.items += items
         self.tokens += length * len(items)
         self.longest = max(self.longest, length)

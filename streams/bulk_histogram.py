@@ -24,7 +24,7 @@ class BulkHistogram(Collector):
         self._name, self._documentation, self._label = name, documentation, label
         self._bounds = np.asarray(bounds, np.float64)
         self._names = [*(str(float(bound)) for bound in bounds), "+Inf"]
-        # By label value: how many in each bucket, and their sum. Replaced whole, so that a reader sees both of one time.
+        # By label value: how many in each bucket, and their sum. Replaced whole: a reader sees both of one time.
         self._seen: dict[str, tuple[np.ndarray[tuple[int], np.dtype[np.int64]], float]] = {}
 
     def announce(self, value: str) -> None:

@@ -38,9 +38,7 @@ values = st.sampled_from(BOUNDS) | st.floats(0, 1000) | st.integers(0, 400).map(
     st.sets(st.floats(1e-4, 9e5, allow_subnormal=False), min_size=1, max_size=8).map(lambda one: tuple(sorted(one))),
     st.lists(st.tuples(st.sampled_from(["news", "chat", 'a "name"\n']), st.lists(values, max_size=20)), max_size=8),
 )
-def test_it_equals_the_histogram_of_the_client(
-    bounds: tuple[float, ...], calls: list[tuple[str, list[float]]]
-) -> None:
+def test_it_equals_the_histogram_of_the_client(bounds: tuple[float, ...], calls: list[tuple[str, list[float]]]) -> None:
     ours, registry = bulk(bounds)
     other = CollectorRegistry()
     theirs = Histogram(NAME, WHAT, [LABEL], buckets=bounds, registry=other)

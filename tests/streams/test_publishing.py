@@ -15,7 +15,6 @@ from streams.exits import BrokerUnavailable
 from streams.publishing import MAX_MESSAGE_BYTES, DeliveryFailed, Publisher
 from tests.streams.wire import free_port, read_all
 
-
 TOPICS: dict[OutputName, str] = {"predictions": "the-predictions", "alerts": "the-alerts", "surge_state": "the-state"}
 
 

@@ -26,7 +26,7 @@ def test_file_over_defaults_and_environment_over_file(tmp_path: Path, monkeypatc
     monkeypatch.setenv("STREAMGAUGE_BATCHING__MAX_BATCH_EVENTS", "7")
     settings = load(tmp_path, "[batching]\nmax_batch_events = 5\nmax_wait_ms = 3\n")
     assert (settings.batching.max_batch_events, settings.batching.max_wait_ms) == (7, 3)
-    assert settings.batching.max_batch_tokens == 4096
+    assert settings.batching.max_batch_tokens == load_settings(env={}).batching.max_batch_tokens
 
 
 def test_a_source_of_ones_own_joins_the_shipped_ones(tmp_path: Path) -> None:
@@ -34,6 +34,15 @@ def test_a_source_of_ones_own_joins_the_shipped_ones(tmp_path: Path) -> None:
     settings = load(tmp_path, toml + "[sources.news]\nenabled = false\n")
     assert sorted(settings.active_sources) == ["chat", "tickets", "transactions"]
     assert settings.tasks == ("intent", "risk")
+
+
+def test_lanes_follow_the_kind_of_source_unless_they_are_given(tmp_path: Path) -> None:
+    def by_lane(settings: Settings) -> list[str]:
+        return sorted(settings.sources, key=lambda name: (settings.sources[name].priority, name))
+
+    assert by_lane(load_settings(env={})) == ["transactions", "chat", "news"]
+    settings = load(tmp_path, '[sources.news]\nlane = "risk"\n[sources.transactions]\nlane = "bulk"\n')
+    assert by_lane(settings) == ["news", "chat", "transactions"]
 
 
 def test_settings_are_frozen() -> None:
@@ -49,6 +58,14 @@ def test_settings_are_frozen() -> None:
         ("[models]\ndevice = 'tpu'\n", ["models.device", "'auto', 'cpu' or 'cuda'", "my.toml"]),
         ("[broker]\nbootstrap = 'nowhere'\n", ["broker.bootstrap", "my.toml"]),
         ("[batching]\nmax_wait_ms = 'soon'\n", ["batching.max_wait_ms", "number"]),
+        ("[batching]\ntarget_p99_ms = 0\n", ["batching.target_p99_ms", "greater than or equal to 1"]),
+        (
+            "[batching]\nmin_batch_tokens = 99\nmax_batch_tokens = 98\n",
+            ["batching: min_batch_tokens = 99 is above max_batch_tokens = 98", "my.toml"],
+        ),
+        ("[batching]\nmax_batch_delay_ms = 5\n", ["batching.max_batch_delay_ms", "Allowed: max_batch_events"]),
+        ("[models]\nruntime = 'ONNX Runtime'\n", ["models.runtime", "my.toml"]),
+        ("[sources.news]\nlane = 'urgent'\n", ["sources.news.lane", "'risk', 'chat' or 'bulk'"]),
         ("[metrics]\nport = 99999\n", ["metrics.port", "65535"]),
         ("[sources.news]\ntxt = ['a']\n", ["sources.news.txt", "did you mean 'text'"]),
         ("[sources.x]\ntopic = 'x'\n", ["sources.x.tasks", "required"]),

@@ -163,7 +163,7 @@ def test_a_worker_told_to_stop_while_it_starts_ends_with_0(
     broker: EmbeddedBroker, tiny_releases: dict[str, Path], start: Start
 ) -> None:
     worker = start(broker.bootstrap, **releases(tiny_releases))
-    worker.until(lambda: "task " in worker.log())  # its first model is loaded
+    worker.until(lambda: "release " in worker.log())  # its first model is loaded
     assert worker.stop() == 0, worker.log()
 
 
