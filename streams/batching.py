@@ -159,10 +159,13 @@ class MicroBatcher(Generic[T]):
         Raises:
             IndexError: nothing waits in the lane.
         """
-        if not self.lanes[lane]:
+        queue = self.lanes[lane]
+        if not queue:
             raise IndexError(f"nothing waits in lane {lane}")
+        if queue.tokens >= limits.max_tokens:  # more batches follow anyway: padding this one saves none of them
+            limits = limits._replace(spare_tokens=0)
         batch = _Growing[T](limits)
-        self.lanes[lane].fill(batch)
+        queue.fill(batch)
         if batch.longest * len(batch.items) < limits.spare_tokens:
             batch.limits = limits._replace(max_tokens=min(limits.max_tokens, limits.spare_tokens))
             for other in self.lanes:

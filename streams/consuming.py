@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 
 FAUST_VERSIONS = frozenset({"0.15.3"})
 AIOKAFKA_SERIES = "0.14."
+_HELD_BACK_TURN_S = 0.01
 
 
 class UnknownFaust(RuntimeError):
@@ -136,13 +137,18 @@ class SliceConsumer(driver.Consumer):
         return part
 
     async def _wait_next_records(self, timeout: float) -> tuple[Any, set[TP] | None]:  # noqa: ASYNC109
-        """As stock, but when every partition is held back, wake up once a queue drains: stock sleeps a second."""
-        if self.flow_active and self._buffered_partitions and not self._get_active_partitions():
-            self._drained.clear()
-            try:
-                await asyncio.wait_for(self._drained.wait(), timeout)
-            except TimeoutError:
-                return {}, set()
+        """As stock, but a partition that is held back is not forgotten for the second that stock waits for the others.
+
+        With all held back, wake up when a queue drains; with some, ask the others in short turns.
+        """
+        if self.flow_active and self._buffered_partitions:
+            if not self._get_active_partitions():
+                self._drained.clear()
+                try:
+                    await asyncio.wait_for(self._drained.wait(), timeout)
+                except TimeoutError:
+                    return {}, set()
+            timeout = min(timeout, _HELD_BACK_TURN_S)
         found: tuple[Any, set[TP] | None] = await super()._wait_next_records(timeout)
         return found
 

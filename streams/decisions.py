@@ -6,10 +6,7 @@ The identity of every output comes from the input's coordinates, so that a redel
 from __future__ import annotations
 
 import base64
-import math
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from functools import lru_cache
 
 from models.tasks import LabelPolicy
 from streams.events import (
@@ -24,6 +21,7 @@ from streams.events import (
     ReviewRequest,
     Route,
     SourceRef,
+    iso,
 )
 from streams.intake import Record
 from streams.live import AlertRule, Served
@@ -32,7 +30,6 @@ from streams.settings import SurgeSettings
 
 APP_VERSION = "0.1.0"
 MAX_EVIDENCE_CHARS = 1000
-_CALENDAR_BEGINS_S, _CALENDAR_ENDS_S = -62_135_596_800, 253_402_300_799
 
 
 def decide(event: Event, results: Sequence[tuple[Served, Scores]], surge: SurgeSettings, now: str) -> list[Output]:
@@ -60,7 +57,7 @@ def _prediction(event: Event, served: Served, scores: Scores, now: str) -> Predi
     return {
         "id": f"{at.topic}/{at.partition}/{at.offset}/{task}",
         "event_id": event.event_id,
-        "event_time": iso(event.event_time_s),
+        "event_time": event.event_time,
         "scored_at": now,
         "task": task,
         "release": served.release,
@@ -146,19 +143,6 @@ def dead_letter(record: Record, source: str, rejected: Rejected, now_s: float) -
 def source_ref(source: str, at: Coordinates) -> SourceRef:
     """The `source` field of every output."""
     return {"name": source, "topic": at.topic, "partition": at.partition, "offset": at.offset}
-
-
-def iso(seconds: float) -> str:
-    """Seconds since 1970 as ISO 8601 UTC with milliseconds; beyond what a calendar holds, the nearest end."""
-    if not _CALENDAR_BEGINS_S <= seconds <= _CALENDAR_ENDS_S:
-        seconds = _CALENDAR_BEGINS_S if seconds < 0 else _CALENDAR_ENDS_S
-    second, thousandths = divmod(round(seconds * 1000), 1000)
-    return f"{_second(second)}.{thousandths:03d}Z"
-
-
-@lru_cache(4096)  # events come many a second, and formatting a calendar is a tenth of what an event costs
-def _second(second: int) -> str:
-    return datetime.fromtimestamp(second, UTC).isoformat()[:19]
 
 
 def _headers(headers: Sequence[tuple[str, bytes | None]]) -> list[tuple[str, str | None]]:

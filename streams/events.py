@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated, Any, Literal, NamedTuple, NotRequired, Self
 
 from confluent_kafka import Message
@@ -67,11 +69,15 @@ class Coordinates(NamedTuple):
 
 
 class Event(NamedTuple):
-    """An input event that passed intake. `event_time_s` is seconds since 1970; `key` orders what belongs together."""
+    """An input event that passed intake. `key` orders what belongs together.
+
+    `event_time` is ISO 8601 UTC with milliseconds, `event_time_s` the same in seconds since 1970.
+    """
 
     source: str
     at: Coordinates
     event_id: str
+    event_time: str
     event_time_s: float
     text: str
     key: str
@@ -200,6 +206,22 @@ class Observation(TypedDict):
     score: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
     text: str
     release: str
+
+
+_CALENDAR_BEGINS_S, _CALENDAR_ENDS_S = -62_135_596_800, 253_402_300_799
+
+
+def iso(seconds: float) -> str:
+    """Seconds since 1970 as ISO 8601 UTC with milliseconds; beyond what a calendar holds, the nearest end."""
+    if not _CALENDAR_BEGINS_S <= seconds <= _CALENDAR_ENDS_S:
+        seconds = _CALENDAR_BEGINS_S if seconds < 0 else _CALENDAR_ENDS_S
+    second, thousandths = divmod(round(seconds * 1000), 1000)
+    return f"{_second(second)}.{thousandths:03d}Z"
+
+
+@lru_cache(4096)  # events come many a second, and formatting a calendar is a tenth of what an event costs
+def _second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).isoformat()[:19]
 
 
 WIRE_TYPES: dict[str, Any] = {

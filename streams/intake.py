@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from streams.events import Coordinates, Event, Rejected
+from streams.events import Coordinates, Event, Rejected, iso
 from streams.settings import IntakeSettings, Source
 
 MAX_ID_CHARS = 512
@@ -86,11 +86,13 @@ class Intake:
     def _event(self, at: Coordinates, record: Record, now_s: float) -> Event:
         body = self._parse(record.value)
         event_id = self._id(body, at)
+        event_time, event_time_s = self._time(body, record.timestamp, now_s)
         return Event(
             self.name,
             at,
             event_id,
-            self._time(body, record.timestamp, now_s),
+            event_time,
+            event_time_s,
             self._text(body),
             self._key(body, record.key, event_id),
             self._entities(body) if self._entities_path else (),
@@ -157,11 +159,11 @@ class Intake:
         cut = (name.strip()[:MAX_ENTITY_CHARS] for name in names[:MAX_ENTITIES])
         return tuple(dict.fromkeys(name for name in cut if name))
 
-    def _time(self, body: dict[str, Any], record_ms: int | None, now_s: float) -> float:
+    def _time(self, body: dict[str, Any], record_ms: int | None, now_s: float) -> tuple[str, float]:
         found = _at(body, self._time_path)
         if found is None:
             if record_ms is None or record_ms <= 0:
-                return now_s
+                return iso(now_s), now_s
             where, found, seconds = "the record's time stamp", record_ms, record_ms / 1000
         else:
             where = self._time_where
@@ -169,7 +171,7 @@ class Intake:
         if not self._earliest_s <= seconds <= now_s + self._limits.max_future_s:
             hint = "; milliseconds, perhaps? seconds are expected" if seconds > 1e11 else ""
             raise BadInput("BadTime", f"{where} is {found!r}, outside intake.earliest_time .. now + max_future_s{hint}")
-        return seconds
+        return _canonical(found) or iso(seconds), seconds
 
 
 def depth(value: Any, limit: int) -> int:
@@ -245,6 +247,15 @@ def _seconds(found: Any, where: str) -> float:
             raise BadInput("NotFinite", f"{where} is not a finite number")
         return float(found)
     raise BadInput("BadTime", f"{where} must be ISO 8601 or seconds since 1970, not {str(found)[:60]!r}")
+
+
+def _canonical(found: Any) -> str | None:
+    """A time that is already worded as `iso` words it, give or take the milliseconds; None for any other."""
+    if not isinstance(found, str) or found[-1] != "Z" or found[7] != "-" or found[10] != "T":
+        return None
+    if len(found) == 20:
+        return f"{found[:19]}.000Z"
+    return found if len(found) == 24 and found[19] == "." else None
 
 
 def _kind(value: Any) -> str:

@@ -115,7 +115,9 @@ class SourceMetrics:
             case _:
                 DEAD_LETTERS.labels(self._source, value["stage"], value["error"]).inc()
 
-    def settled(self, outputs: Mapping[OutputName, int], publish_s: float, stamps_ms: Sequence[int], now_s: float) -> None:
+    def settled(
+        self, outputs: Mapping[OutputName, int], publish_s: float, stamps_ms: Sequence[int], now_s: float
+    ) -> None:
         """The outputs of a slice are acknowledged; its records carry these time stamps."""
         self._in_flight.dec()
         self._publish_s.observe(publish_s)

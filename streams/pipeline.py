@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 from streams import metrics
 from streams.consuming import Slice
-from streams.decisions import dead_letter, decide, iso
-from streams.events import Event, Output, OutputName, Rejected
+from streams.decisions import dead_letter, decide
+from streams.events import Event, Output, OutputName, Rejected, iso
 from streams.intake import Intake
 from streams.live import Served
 from streams.publishing import Publisher
@@ -101,7 +101,9 @@ class SourcePipeline:
             published = await self._published.get()
             await published.acknowledged
             self._finish(published.slice)
-            stamps_ms = [record.timestamp for record in published.slice.records if record.timestamp]
+            stamps_ms = [
+                record.timestamp for record in published.slice.records if record.timestamp and record.timestamp > 0
+            ]
             self._metrics.settled(published.counts, time.monotonic() - published.sent_s, stamps_ms, self._clock())
 
     def _outputs(self, accepted: _Accepted, outcomes: Sequence[Sequence[Outcome]]) -> list[Output]:

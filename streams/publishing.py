@@ -1,14 +1,14 @@
 """Outputs to Kafka: serialised once, batched by librdkafka, and known to be acknowledged before anything is committed.
 
-One idempotent producer with `acks=all` for the process. A thread serves delivery reports; `send` returns a future that
-resolves when the broker has acknowledged every record of the call, and fails when one of them could not be delivered.
+One idempotent producer with `acks=all` for the process. `send` returns a future that resolves when the broker has
+acknowledged every record of the call, and fails when one of them could not be delivered. Delivery reports are fetched
+by the event loop: a thread of their own would take the interpreter's lock from it once for every record.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,7 +19,8 @@ from streams.events import Output, OutputName
 from streams.exits import BrokerUnavailable
 
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024  # the largest event (5 MB) in base64, its headers and the reason
-_POLL_S = 0.1
+_POLL_S = 0.001  # while something is not acknowledged yet
+_IDLE_POLL_S = 1.0
 _BROKER_AWAY = {
     KafkaError._MSG_TIMED_OUT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._TIMED_OUT,
     KafkaError.NOT_ENOUGH_REPLICAS, KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
@@ -31,7 +32,7 @@ class DeliveryFailed(RuntimeError):
 
 
 class _Delivery:
-    """Counts down the acknowledgements of one call; used on the polling thread only."""
+    """Counts down the acknowledgements of one call; used where reports are served: on the loop, or in `close`."""
 
     def __init__(self, count: int, future: asyncio.Future[None]) -> None:
         self._missing = count
@@ -64,9 +65,7 @@ class Publisher:
         delivery_timeout_s: after so long without acknowledgement a record has failed.
     """
 
-    def __init__(
-        self, config: Mapping[str, Any], topics: Mapping[OutputName, str], delivery_timeout_s: float
-    ) -> None:
+    def __init__(self, config: Mapping[str, Any], topics: Mapping[OutputName, str], delivery_timeout_s: float) -> None:
         self._topics = dict(topics)
         self._producer = Producer(
             {
@@ -74,16 +73,15 @@ class Publisher:
                 "enable.idempotence": True,
                 "acks": "all",
                 "linger.ms": 2,
-                "compression.type": "none",
+                "compression.type": "lz4",
                 "message.max.bytes": MAX_MESSAGE_BYTES,
                 "delivery.timeout.ms": int(delivery_timeout_s * 1000),
                 "queue.buffering.max.messages": 200_000,
             },
             logger=logging.getLogger("librdkafka"),
         )
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._poll, name="publisher", daemon=True)
-        self._thread.start()
+        self._closed = False
+        self._next_poll: asyncio.TimerHandle | None = None
 
     async def send(self, outputs: Sequence[Output]) -> asyncio.Future[None]:
         """Hand over outputs in order; the future resolves when all are acknowledged.
@@ -97,7 +95,9 @@ class Publisher:
         delivery = _Delivery(len(outputs), future)
         queued = 0
         while (queued := self._produce(outputs, queued, delivery)) < len(outputs):
+            self._poll()
             await asyncio.sleep(0.01)  # librdkafka's queue is full: let deliveries go on
+        self._poll()
         return future
 
     def _produce(self, outputs: Sequence[Output], first: int, delivery: _Delivery) -> int:
@@ -115,12 +115,16 @@ class Publisher:
         return len(outputs)
 
     def _poll(self) -> None:
-        while not self._closing.is_set():
-            self._producer.poll(_POLL_S)
+        """Serve delivery reports now, and again soon for as long as some are due."""
+        if self._next_poll is not None:
+            self._next_poll.cancel()
+        self._producer.poll(0)
+        if not self._closed:
+            pause_s = _POLL_S if len(self._producer) else _IDLE_POLL_S
+            self._next_poll = asyncio.get_running_loop().call_later(pause_s, self._poll)
 
     def close(self, timeout_s: float) -> int:
         """Deliver what is queued, for at most `timeout_s`; returns how many records are left."""
+        self._closed = True
         left: int = self._producer.flush(timeout_s)
-        self._closing.set()
-        self._thread.join(timeout=2 * _POLL_S + 1)
         return left

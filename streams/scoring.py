@@ -196,17 +196,34 @@ class Scorer:
     def _outcomes(self, items: Sequence[Item]) -> list[Outcome]:
         """Score, halving on failure (at most 2n - 1 runs for n items, log2 n deep)."""
         try:
-            found = self._run([ids for _, _, ids in items])
+            return self._scored(items)
         except Exception as error:
             self.metrics.failed()
-            if len(items) > 1:
-                log.debug("%s: the model failed on a batch of %d: %s", self.name, len(items), error)
-                middle = len(items) // 2
-                return self._outcomes(items[:middle]) + self._outcomes(items[middle:])
-            log.warning("%s: the model failed on one text: %s", self.name, error)
-            self._probe(error)
-            return [ScoringFailed(self.name, f"{type(error).__name__}: {error}"[:500])]
-        scores = zip(*(_rounded(one) for one in found), strict=True)
+            if len(items) == 1:
+                return [self._second_chance(items, error)]
+            log.debug("%s: the model failed on a batch of %d: %s", self.name, len(items), error)
+        middle = len(items) // 2
+        return self._outcomes(items[:middle]) + self._outcomes(items[middle:])
+
+    def _second_chance(self, items: Sequence[Item], error: Exception) -> Outcome:
+        """One text failed: if a harmless one does too it is the model, else the text, unless it was a passing failure.
+
+        Raises:
+            ModelBroken: it is the model.
+        """
+        model = self.loaded.model
+        try:
+            self._run(model.encode([_PROBE])[0].windows)
+        except Exception as again:
+            raise ModelBroken(f"release {model.release} fails on a harmless text too: {again}") from error
+        try:
+            return self._scored(items)[0]
+        except Exception as again:
+            log.warning("%s: the model failed on one text, twice: %s", self.name, again)
+            return ScoringFailed(self.name, f"{type(again).__name__}: {again}"[:500])
+
+    def _scored(self, items: Sequence[Item]) -> list[Outcome]:
+        scores = zip(*(_rounded(one) for one in self._run([ids for _, _, ids in items])), strict=True)
         return list(zip(repeat(self.loaded), scores))  # the other side never ends
 
     def _run(self, windows: Sequence[Sequence[int]]) -> list[np.typing.NDArray[np.float32]]:
@@ -216,10 +233,3 @@ class Scorer:
         if not all(np.isfinite(one).all() for one in found):
             raise FloatingPointError("the model's scores are not finite")
         return found
-
-    def _probe(self, error: Exception) -> None:
-        model = self.loaded.model
-        try:
-            self._run(model.encode([_PROBE])[0].windows)
-        except Exception as again:
-            raise ModelBroken(f"release {model.release} fails on a harmless text too: {again}") from error

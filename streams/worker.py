@@ -64,6 +64,7 @@ async def serve(settings: Settings, load: Callable[[Settings], Sequence[Loaded]]
         task.cancel()
     worker.device.close()
     server.shutdown()
+    gc.unfreeze()
     log.info("stopped%s", f"; {left} outputs unacknowledged, their inputs will be read again" if left else "")
     return DONE
 

@@ -71,7 +71,10 @@ print([name for name in sys.modules if name.split('.')[0] in {HEAVY!r}])
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("path", modules("streams"), ids=lambda path: path.name)
+STOCK_FAUST = ROOT / "streams" / "bench" / "systems" / "faust_stock.py"  # a peer, as its own documentation shows it
+
+
+@pytest.mark.parametrize("path", [one for one in modules("streams") if one != STOCK_FAUST], ids=lambda path: path.name)
 def test_no_agent_uses_what_loses_data(path: Path) -> None:
     """`take()` and its kin acknowledge events that were not processed."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

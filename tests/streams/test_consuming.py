@@ -45,10 +45,12 @@ class OfflineConsumer(SliceConsumer):
         self.committed: dict[TP, int] = {}
         self.ends: dict[TP, int] = {}
         self.on_fetch: Callable[[], None] = lambda: None
+        self.asked_for_s: list[float] = []
         super().__init__(*args, **kwargs)
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Any:  # noqa: ASYNC109
         self.on_fetch()
+        self.asked_for_s.append(timeout)
         fetched, self.fetched = self.fetched, {}
         return fetched
 
@@ -164,6 +166,20 @@ async def test_a_full_queue_that_drains_wakes_the_fetcher() -> None:
         consumer.on_buffer_drop(ZERO)
         found, _ = await asyncio.wait_for(waiting, 5)
         assert len(found[ZERO]) == 3
+
+
+async def test_a_partition_that_is_held_back_does_not_wait_out_a_fetch_of_the_others() -> None:
+    """Stock waits a second for the others: a busy partition beside quiet ones then gets a few slices a second."""
+    async with offline() as consumer:
+        await consumer.on_partitions_assigned({ZERO, ONE}, 1)
+        await consumer._wait_next_records(30.0)
+        consumer.on_buffer_full(ZERO)
+        await consumer._wait_next_records(30.0)
+        consumer.on_buffer_drop(ZERO)
+        await consumer._wait_next_records(30.0)
+        whole, held_back, again = consumer.asked_for_s
+        assert (whole, again) == (30.0, 30.0)
+        assert held_back <= 0.05
 
 
 # ---- what may be committed

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from models.tasks import LabelPolicy
-from streams.decisions import MAX_EVIDENCE_CHARS, dead_letter, decide, iso
-from streams.events import WIRE_TYPES, Coordinates, Event, Observation, Output, Rejected
+from streams.decisions import MAX_EVIDENCE_CHARS, dead_letter, decide
+from streams.events import WIRE_TYPES, Coordinates, Event, Observation, Output, Rejected, iso
 from streams.live import Served
 from streams.scoring import Scores
 from streams.settings import load_settings
@@ -26,7 +26,8 @@ from tests.streams.records import FakeRecord
 NOW_S = datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp()
 SURGE = load_settings(env={}).surge  # the label `negative` of the task `sentiment`
 EVENT = Event(
-    source="news", at=Coordinates("news", 2, 41), event_id="e7", event_time_s=NOW_S - 60, text="Shares fell",
+    source="news", at=Coordinates("news", 2, 41), event_id="e7", event_time=iso(NOW_S - 60),
+    event_time_s=NOW_S - 60, text="Shares fell",
     key="ACME", entities=("ACME", "Übel AG"),
 )  # fmt: skip
 SENTIMENT = ("negative", "neutral", "positive")
@@ -120,7 +121,7 @@ def test_every_label_over_its_threshold_has_its_own_alert() -> None:
 
 
 def test_evidence_is_bounded() -> None:
-    event = Event("news", Coordinates("news", 0, 0), "e", NOW_S, "é" * 20_000, "k")
+    event = Event("news", Coordinates("news", 0, 0), "e", iso(NOW_S), NOW_S, "é" * 20_000, "k")
     found = outputs(scored([1.0, 0.0], ("fraud", "benign"), fraud=LabelPolicy(alert_above=0.5)), event)
     assert len(found["alerts"][0]["evidence"]["text"]) == MAX_EVIDENCE_CHARS
 
@@ -191,7 +192,7 @@ def test_an_observation_for_each_entity(probabilities: Sequence[float], hit: boo
 
 def test_no_observation_of_another_task_or_without_entities() -> None:
     assert "observations" not in outputs(scored([0.7, 0.2, 0.1], SENTIMENT, "tone"))
-    bare = Event("news", Coordinates("news", 0, 0), "e", NOW_S, "t", "k")
+    bare = Event("news", Coordinates("news", 0, 0), "e", iso(NOW_S), NOW_S, "t", "k")
     assert "observations" not in outputs(scored([0.7, 0.2, 0.1], SENTIMENT, SURGE.task), bare)
 
 
@@ -206,6 +207,7 @@ events = st.builds(
     at=st.builds(Coordinates, st.from_regex(r"[A-Za-z0-9._-]{1,20}", fullmatch=True), st.integers(0, 9),
                  st.integers(0, 2**60)),
     event_id=st.text(st.characters(codec="utf-8"), min_size=1, max_size=20),
+    event_time=st.just("2026-03-01T12:00:00.000Z"),
     event_time_s=st.floats(-1e12, 1e12),
     text=st.text(st.characters(codec="utf-8"), min_size=1, max_size=50),
     key=st.text(st.characters(codec="utf-8"), min_size=1, max_size=20),

@@ -49,8 +49,9 @@ def test_a_whole_event() -> None:
         }
     )
     assert got == Event(
-        source="news", at=Coordinates("news", 0, 0), event_id="7", event_time_s=1_772_280_000.0,
-        text="Up\nmore", key="ABC", entities=("ABC", "XY"),
+        source="news", at=Coordinates("news", 0, 0), event_id="7",
+        event_time="2026-02-28T12:00:00.000Z", event_time_s=1_772_280_000.0, text="Up\nmore",
+        key="ABC", entities=("ABC", "XY"),
     )  # fmt: skip
 
 
@@ -59,6 +60,25 @@ def test_what_is_left_out_comes_from_the_record() -> None:
     assert (got.event_id, got.key, got.event_time_s) == ("news/0/9", "k", 1_700_000_000.5)
     got = event({"title": "t"}, offset=9, timestamp=-1)
     assert (got.key, got.event_time_s) == ("news/0/9", NOW_S)
+
+
+@pytest.mark.parametrize(
+    ("given", "worded"),
+    [
+        ("2026-02-28T12:00:00Z", "2026-02-28T12:00:00.000Z"),
+        ("2026-02-28T12:00:00.123Z", "2026-02-28T12:00:00.123Z"),
+        ("2026-02-28T12:00:00.123456Z", "2026-02-28T12:00:00.123Z"),
+        ("2026-02-28T12:00:00,123Z", "2026-02-28T12:00:00.123Z"),
+        ("2026-02-28 12:00:00Z", "2026-02-28T12:00:00.000Z"),
+        ("2026-02-28T13:00:00+01:00", "2026-02-28T12:00:00.000Z"),
+        ("2026-W09-6T12:00:00Z", "2026-02-28T12:00:00.000Z"),
+        ("20260228T120000.123456Z", "2026-02-28T12:00:00.123Z"),
+        ("2026-02-28", "2026-02-28T00:00:00.000Z"),
+        (1_772_280_000.5, "2026-02-28T12:00:00.500Z"),
+    ],
+)
+def test_every_way_to_write_a_time_comes_out_the_same_way(given: str | float, worded: str) -> None:
+    assert event({"ts": given, "title": "t"}).event_time == worded
 
 
 def test_times_without_a_zone_are_utc() -> None:

@@ -188,7 +188,7 @@ def test_poison_is_found_alone_and_the_rest_is_scored(count: int, data: st.DataO
     outcomes = asyncio.run(score())
     expected = ["failed" if place in poisoned else model.label_of(text) for place, text in enumerate(texts)]
     assert answers(model, outcomes) == expected
-    probes = len(poisoned)
+    probes = 2 * len(poisoned)  # a harmless text, and the poisoned one once more
     assert len(model.batches) <= 2 * count - 1 + probes
 
 
