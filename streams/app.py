@@ -90,7 +90,7 @@ def build_worker(settings: Settings, models: Sequence[Loaded]) -> Worker:
             settings.batching.max_slices_in_flight,
             finish,
         )
-        loops |= {f"decide-{name}": pipeline.run_decide, f"settle-{name}": pipeline.run_settle}
+        loops[f"source-{name}"] = pipeline.run
         _add_agent(app, source.topic, f"source-{name}", pipeline)
     if any(source.entities and settings.surge.task in source.tasks for source in settings.active_sources.values()):
         _add_agent(app, settings.topics.observations, "surges", SurgePipeline(settings, publisher, finish))

@@ -1,22 +1,25 @@
-"""One source's way from slice to committed offset, in delivery order, each stage overlapping the next.
+"""One source's way from slice to committed offset; what is in flight overlaps.
 
-    accept: decode, tokenise, queue  ->  decide: wait for scores, publish  ->  settle: wait for the broker, finish
+    accept: decode, tokenise, queue  ->  wait for scores  ->  publish, in the partition's order  ->  wait for the broker
 
-The queues between the stages are bounded: when one is full, nothing more is taken from Faust, and Faust stops asking
-the broker for these partitions.
+A slice waits for no other but for the one before it of its partition, so that a long text holds up its own partition
+alone. So many slices may be in flight; beyond them nothing more is taken from Faust, and Faust stops asking the broker
+for these partitions.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
+
+from faust.types import TP
 
 from streams import metrics
 from streams.consuming import Slice
 from streams.decisions import dead_letter, decide
-from streams.events import Event, Output, OutputName, Rejected, iso
+from streams.events import Event, Output, Rejected, iso
 from streams.intake import Intake
 from streams.live import Served
 from streams.publishing import Publisher
@@ -30,13 +33,6 @@ class _Accepted(NamedTuple):
     scores: list[asyncio.Future[list[Outcome]]]  # of each scorer, one outcome per event
 
 
-class _Published(NamedTuple):
-    slice: Slice
-    counts: Mapping[OutputName, int]  # by output
-    sent_s: float
-    acknowledged: asyncio.Future[None]
-
-
 class SourcePipeline:
     """Turns the slices of one source into acknowledged outputs.
 
@@ -47,8 +43,8 @@ class SourcePipeline:
         lane: which lane its texts wait in; 0 goes first.
         publisher: where outputs go.
         surge: which label of which task is observed per entity.
-        depth: how many slices may wait in each of the two queues.
-        finish: called, in delivery order, with each slice whose outputs are acknowledged.
+        in_flight: how many slices may be.
+        finish: called with each slice whose outputs are acknowledged.
         clock: wall clock, seconds since 1970.
     """
 
@@ -60,7 +56,7 @@ class SourcePipeline:
         lane: int,
         publisher: Publisher,
         surge: SurgeSettings,
-        depth: int,
+        in_flight: int,
         finish: Callable[[Slice], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -72,39 +68,53 @@ class SourcePipeline:
         self._surge = surge
         self._finish = finish
         self._clock = clock
-        self._accepted: asyncio.Queue[_Accepted] = asyncio.Queue(depth)
-        self._published: asyncio.Queue[_Published] = asyncio.Queue(depth)
+        self._room = asyncio.Semaphore(in_flight)
+        self._running: set[asyncio.Task[None]] = set()
+        self._handed_over: dict[TP, asyncio.Future[None]] = {}  # of a partition's latest slice: its outputs are sent
+        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._metrics = metrics.SourceMetrics(intake.name, tasks)
 
+    async def run(self) -> None:
+        """Nothing to do but to fail when a slice does; cancelled, it lets go of all that is in flight."""
+        try:
+            await self._failed
+        finally:
+            for task in self._running:
+                task.cancel()
+
     async def accept(self, one: Slice) -> None:
-        """Decode a slice and queue its texts; returns when there is room for it."""
+        """Once there is room, decode a slice and queue its texts; the rest of its way is a task."""
+        await self._room.acquire()
         self._metrics.accepted(len(one.records))
         verdicts = self._intake.decode(one.records, self._clock())
         texts = [verdict.text for verdict in verdicts if isinstance(verdict, Event)]
         scores = [await scorer.submit(texts, self._lane) for scorer in self._scorers]
-        await self._accepted.put(_Accepted(one, verdicts, scores))
+        before = self._handed_over.get(one.tp)
+        handed_over = self._handed_over[one.tp] = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(self._complete(_Accepted(one, verdicts, scores), before, handed_over))
+        self._running.add(task)
+        task.add_done_callback(self._completed)
 
-    async def run_decide(self) -> None:
-        """Take slices in order, wait for their scores, publish what follows."""
-        while True:
-            accepted = await self._accepted.get()
-            outcomes = [await future for future in accepted.scores]
-            outputs = self._outputs(accepted, outcomes)
-            counts = self._metrics.decided(outputs)
-            sent_s = time.monotonic()
-            acknowledged = await self._publisher.send(outputs)
-            await self._published.put(_Published(accepted.slice, counts, sent_s, acknowledged))
+    async def _complete(
+        self, accepted: _Accepted, before: asyncio.Future[None] | None, handed_over: asyncio.Future[None]
+    ) -> None:
+        outcomes = [await future for future in accepted.scores]
+        outputs = self._outputs(accepted, outcomes)
+        if before is not None:
+            await before
+        counts, sent_s = self._metrics.decided(outputs), time.monotonic()
+        acknowledged = await self._publisher.send(outputs)
+        handed_over.set_result(None)
+        await acknowledged
+        self._finish(accepted.slice)
+        stamps_ms = [record.timestamp for record in accepted.slice.records if record.timestamp and record.timestamp > 0]
+        self._metrics.settled(counts, time.monotonic() - sent_s, stamps_ms, self._clock())
 
-    async def run_settle(self) -> None:
-        """Take slices in order, wait for the broker, and say that they are finished."""
-        while True:
-            published = await self._published.get()
-            await published.acknowledged
-            self._finish(published.slice)
-            stamps_ms = [
-                record.timestamp for record in published.slice.records if record.timestamp and record.timestamp > 0
-            ]
-            self._metrics.settled(published.counts, time.monotonic() - published.sent_s, stamps_ms, self._clock())
+    def _completed(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._room.release()
+        if not task.cancelled() and (error := task.exception()) is not None and not self._failed.done():
+            self._failed.set_exception(error)
 
     def _outputs(self, accepted: _Accepted, outcomes: Sequence[Sequence[Outcome]]) -> list[Output]:
         outputs: list[Output] = []

@@ -33,9 +33,9 @@ MakeSettings = Callable[..., Settings]
 GOOD = b'{"id": "%d", "ts": "2026-03-01T12:00:00Z", "text": "%s", "symbols": ["ACME"]}'
 
 
-def slice_of(values: Sequence[bytes], first: int = 0) -> Slice:
-    records = [FakeRecord(value, first + place, "news") for place, value in enumerate(values)]
-    return Slice(TP("news", 0), records, generation_id=1)
+def slice_of(values: Sequence[bytes], first: int = 0, partition: int = 0) -> Slice:
+    records = [FakeRecord(value, first + place, "news", partition=partition) for place, value in enumerate(values)]
+    return Slice(TP("news", partition), records, generation_id=1)
 
 
 def numbered(count: int, first: int = 0) -> list[bytes]:
@@ -62,7 +62,7 @@ class Running:
         settings: Settings,
         models: Sequence[FakeModel],
         tasks: Sequence[str],
-        depth: int,
+        in_flight: int,
         on_finish: Callable[[Slice], None],
         publisher: Publisher,
     ) -> None:
@@ -75,10 +75,8 @@ class Running:
             self.finished.append(one)
 
         intake = Intake("news", settings.sources["news"], settings.intake)
-        self.pipeline = SourcePipeline(intake, scorers, tasks, BULK, publisher, settings.surge, depth, finish)
-        loops = [self.pipeline.run_decide, self.pipeline.run_settle, self.device.run]
-        self.loops = [asyncio.create_task(loop()) for loop in loops]
-        self.settle = self.loops[1]
+        self.pipeline = SourcePipeline(intake, scorers, tasks, BULK, publisher, settings.surge, in_flight, finish)
+        self.loops = [asyncio.create_task(loop()) for loop in (self.pipeline.run, self.device.run)]
 
     async def until_finished(self, count: int) -> None:
         async with asyncio.timeout(20):
@@ -94,7 +92,7 @@ async def running(
     settings: Settings,
     *models: FakeModel,
     tasks: Sequence[str] = (),
-    depth: int = 4,
+    in_flight: int = 4,
     on_finish: Callable[[Slice], None] = lambda one: None,
     timeout_s: float = 30,
 ) -> AsyncIterator[Running]:
@@ -102,7 +100,7 @@ async def running(
     topics = {name: getattr(settings.topics, name) for name in OUTPUT_TOPICS}
     publisher = Publisher({"bootstrap.servers": settings.broker.bootstrap, "log_level": 0}, topics, timeout_s)
     asked = tasks or [task for one in models for task in one.heads]
-    one = Running(settings, models, asked, depth, on_finish, publisher)
+    one = Running(settings, models, asked, in_flight, on_finish, publisher)
     try:
         yield one
     finally:
@@ -223,10 +221,9 @@ async def test_slices_are_finished_in_order_and_only_when_their_outputs_are_ther
 ) -> None:
     settings = settings_at(embedded.bootstrap)
     ends = Ends(embedded.bootstrap, [settings.topics.predictions, settings.topics.dead_letters])
-    due, there = list[int](), list[int]()
+    there = list[int]()
 
     def on_finish(one: Slice) -> None:
-        due.append(one.offset + 1)
         there.append(ends.total())
 
     slices = [slice_of([*numbered(9, 10 * turn), b"bad"], 10 * turn) for turn in range(12)]
@@ -235,9 +232,24 @@ async def test_slices_are_finished_in_order_and_only_when_their_outputs_are_ther
             await one.pipeline.accept(each)
         await one.until_finished(12)
     ends.close()
-    assert one.finished == slices
-    assert due == [10 * turn for turn in range(1, 13)]
-    assert all(count >= wanted for count, wanted in zip(there, due, strict=True))
+    assert sorted(one.finished, key=first_offset) == slices
+    assert all(count >= 10 * finished for finished, count in enumerate(there, start=1))
+
+
+def first_offset(one: Slice) -> int:
+    return one.first
+
+
+async def test_the_outputs_of_a_partition_keep_its_order(embedded: EmbeddedBroker, settings_at: MakeSettings) -> None:
+    """Slices whose texts are scored at different times, in two partitions; all have one key, so one output partition."""
+    settings = settings_at(embedded.bootstrap)
+    slices = [slice_of(numbered(5, 5 * turn), 5 * turn, partition) for turn in range(10) for partition in (0, 1)]
+    async with running(settings, risk(), in_flight=20) as one:
+        await accept_all(one.pipeline, slices, [])
+        await one.until_finished(20)
+    sources = [one["source"] for one in await values(settings, "predictions")]
+    for partition in (0, 1):
+        assert [one["offset"] for one in sources if one["partition"] == partition] == list(range(50))
 
 
 async def accept_all(pipeline: SourcePipeline, slices: Sequence[Slice], accepted: list[Slice]) -> None:
@@ -257,26 +269,26 @@ async def until_still(accepted: list[Slice], quiet_s: float = 0.3) -> int:
 
 async def test_a_slow_model_holds_back_what_is_accepted(embedded: EmbeddedBroker, settings_at: MakeSettings) -> None:
     gate = threading.Semaphore(0)
-    settings, accepted, depth = settings_at(embedded.bootstrap), list[Slice](), 3
+    settings, accepted, in_flight = settings_at(embedded.bootstrap), list[Slice](), 3
     slices = [slice_of(numbered(5, 5 * turn), 5 * turn) for turn in range(40)]
-    async with running(settings, risk(gate), depth=depth) as one:
+    async with running(settings, risk(gate), in_flight=in_flight) as one:
         accepting = asyncio.create_task(accept_all(one.pipeline, slices, accepted))
-        assert 1 <= await until_still(accepted) <= depth + 1
+        assert 1 <= await until_still(accepted) <= in_flight
         assert one.finished == []
         gate.release(1000)
         await one.until_finished(40)
         await accepting
-    assert one.finished == slices
+    assert sorted(one.finished, key=first_offset) == slices
     assert offsets(await values(settings, "predictions")) == list(range(200))
 
 
 async def test_nothing_is_finished_while_the_broker_is_away(settings_at: MakeSettings) -> None:
-    settings, accepted, depth = settings_at(f"127.0.0.1:{free_port()}"), list[Slice](), 2
+    settings, accepted, in_flight = settings_at(f"127.0.0.1:{free_port()}"), list[Slice](), 2
     slices = [slice_of(numbered(5, 5 * turn), 5 * turn) for turn in range(40)]
-    async with running(settings, risk(), depth=depth, timeout_s=2.0) as one:
+    async with running(settings, risk(), in_flight=in_flight, timeout_s=2.0) as one:
         accepting = asyncio.create_task(accept_all(one.pipeline, slices, accepted))
-        assert await until_still(accepted) <= 2 * depth + 2  # both queues, and one in each hand
+        assert await until_still(accepted) == in_flight
         with pytest.raises(BrokerUnavailable, match=settings.topics.predictions):
-            await asyncio.wait_for(asyncio.shield(one.settle), 20)
+            await asyncio.wait_for(asyncio.shield(one.loops[0]), 20)
         accepting.cancel()
     assert one.finished == []
