@@ -109,6 +109,7 @@ class _Growing(Generic[T]):
         self.items: list[T] = []
         self.tokens = 0
         self.longest = 0
+        self.lengths = 0  # how many different ones
         self.oldest_s = math.inf  # since when its longest-waiting item did
 
     def room(self, length: int, waiting: int) -> int:
@@ -122,7 +123,8 @@ class _Growing(Generic[T]):
             return 0
         # With k more, (count + k) * longest - tokens - k * length may be padding: bounded, this is linear in k.
         useful = longest * (1 - PADDING_ALLOWED)
-        debt, gain = useful * count - self.tokens - limits.spare_tokens, length - useful
+        # Each further length that joins saves a batch of its own, so each may cost the spare tokens.
+        debt, gain = useful * count - self.tokens - limits.spare_tokens * self.lengths, length - useful
         if gain >= 0:
             return most if debt <= most * gain else 0
         return min(most, int(debt / gain)) if debt < 0 else 0
@@ -131,6 +133,7 @@ class _Growing(Generic[T]):
         self.items += items
         self.tokens += length * len(items)
         self.longest = max(self.longest, length)
+        self.lengths += 1
 
 
 class MicroBatcher(Generic[T]):

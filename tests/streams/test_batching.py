@@ -53,6 +53,7 @@ def test_a_batch_is_the_oldest_item_and_those_nearest_to_it_in_length() -> None:
 def test_neighbours_join_while_padding_is_cheaper_than_a_batch_of_their_own() -> None:
     assert batcher_of(100, 90).pop(0, Limits(4, 1000, spare_tokens=1), 2.0).items == [0]
     assert batcher_of(100, 90).pop(0, Limits(4, 1000, spare_tokens=10), 2.0).items == [0, 1]
+    assert batcher_of(100, 90, 80, 60).pop(0, Limits(4, 1000, spare_tokens=16), 2.0).items == [0, 1, 2]
 
 
 def test_an_item_longer_than_the_budget_goes_alone() -> None:
@@ -133,7 +134,8 @@ class World:
         assert batch.waited_s == self.now_s - min(one.since_s for one in batch.items)
         assert count <= limits.max_events
         assert count == 1 or batch.padded_tokens <= limits.max_tokens
-        allowed = PADDING_ALLOWED * batch.padded_tokens + limits.spare_tokens
+        lengths = len({(one.lane, one.tokens) for one in batch.items})  # each but the first may cost the spare tokens
+        allowed = PADDING_ALLOWED * batch.padded_tokens + limits.spare_tokens * lengths
         assert batch.padded_tokens - batch.tokens <= allowed + 1e-6
         if any(one.lane != lane for one in batch.items):
             assert batch.padded_tokens <= limits.spare_tokens
