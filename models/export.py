@@ -85,6 +85,8 @@ def export_graph(model: TextClassifier, path: Path) -> None:
         verbose=False,
     )
     assert program is not None  # noqa: S101 - with dynamo=True it never is
+    for node in program.model.graph:
+        node.metadata_props.clear()  # where each operator stood in the source, with paths of this machine
     program.save(path, external_data=False)
 
 

@@ -48,6 +48,12 @@ def test_the_graph_is_one_file_with_two_free_axes(tiny_release: Path) -> None:
     assert {value.type.tensor_type.elem_type for value in graph.input} == {onnx.TensorProto.INT64}
 
 
+def test_the_graph_tells_nothing_of_the_machine_that_made_it(tiny_release: Path) -> None:
+    content = (tiny_release / "model.onnx").read_bytes()
+    assert str(Path(__file__).parents[2]).encode() not in content
+    assert b"stack_trace" not in content
+
+
 def test_the_manifest_says_where_the_release_comes_from(tiny_release: Path, tiny_base: Path) -> None:
     manifest = releases.verify(tiny_release)
     assert manifest.release.startswith(f"tone-{manifest.created_at:%Y%m%d}-")
