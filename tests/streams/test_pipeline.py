@@ -241,7 +241,7 @@ def first_offset(one: Slice) -> int:
 
 
 async def test_the_outputs_of_a_partition_keep_its_order(embedded: EmbeddedBroker, settings_at: MakeSettings) -> None:
-    """Slices whose texts are scored at different times, in two partitions; all have one key, so one output partition."""
+    """Slices of two partitions whose texts are scored at different times; one key, so one output partition."""
     settings = settings_at(embedded.bootstrap)
     slices = [slice_of(numbered(5, 5 * turn), 5 * turn, partition) for turn in range(10) for partition in (0, 1)]
     async with running(settings, risk(), in_flight=20) as one:
