@@ -21,7 +21,7 @@ class BulkHistogram(Collector):
     """
 
     def __init__(self, name: str, documentation: str, bounds: Sequence[float], label: str) -> None:
-        self._name, self._documentation, self._label = name, documentation, label
+        self._name, self._documentation, self.label = name, documentation, label
         self._bounds = np.asarray(bounds, np.float64)
         self._names = [*(str(float(bound)) for bound in bounds), "+Inf"]
         # By label value: how many in each bucket, and their sum. Replaced whole: a reader sees both of one time.
@@ -42,7 +42,7 @@ class BulkHistogram(Collector):
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """As Prometheus wants it: buckets count everything up to their bound."""
-        family = HistogramMetricFamily(self._name, self._documentation, labels=[self._label])
+        family = HistogramMetricFamily(self._name, self._documentation, labels=[self.label])
         for value, (counts, total) in list(self._seen.items()):
             buckets = list(zip(self._names, map(float, counts.cumsum()), strict=True))
             family.add_metric([value], buckets, total)

@@ -18,6 +18,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics import MetricWrapperBase
 
 from streams import metrics
+from streams.bulk_histogram import BulkHistogram
 from streams.settings import load_settings
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -36,6 +37,10 @@ def declared() -> dict[str, set[str]]:
     """The labels of every sample name that a scrape can bring."""
     found: dict[str, set[str]] = {}
     for metric in vars(metrics).values():
+        if isinstance(metric, BulkHistogram):
+            [bulk] = metric.collect()
+            for suffix in ("_bucket", "_sum", "_count"):
+                found[bulk.name + suffix] = {metric.label} | TARGET_LABELS | ({"le"} if suffix == "_bucket" else set())
         if not isinstance(metric, MetricWrapperBase):
             continue
         [family] = metric.describe()
@@ -154,7 +159,7 @@ def test_texts_name_settings_and_alerts_that_exist() -> None:
     settings = load_settings(env={}).model_dump()
     texts = [text for rule in rules() for text in rule["annotations"].values()]
     text = "\n".join(texts + [panel["description"] for panel in panels()])
-    for section, key in re.findall(rf"\b({'|'.join(settings)})\.([a-z_]+)", text):
+    for section, key in re.findall(rf"\b({'|'.join(settings)})\.([a-z_0-9]+)", text):
         assert key in settings[section], f"no setting {section}.{key}"
     assert set(re.findall(r"\bStreamgauge[A-Z]\w+", text)) <= {rule["alert"] for rule in rules()}
 
@@ -253,5 +258,7 @@ def _registry_with_samples() -> prometheus.CollectorRegistry:
     for metric in vars(copy).values():
         if isinstance(metric, MetricWrapperBase) and metric._labelnames:
             metric.labels(*metric._labelnames)
+        if isinstance(metric, BulkHistogram):
+            metric.announce(metric.label)
     registry: prometheus.CollectorRegistry = copy.REGISTRY
     return registry
