@@ -29,6 +29,11 @@ def end_process(reason: str, error: BaseException | None = None) -> NoReturn:
     code = BROKER_UNAVAILABLE if isinstance(error, BrokerUnavailable) else UNEXPECTED
     unexpected = error if code == UNEXPECTED else None
     log.critical("%s: %s; ending with code %d", reason, error or "no further detail", code, exc_info=unexpected)
+    leave(code)
+
+
+def leave(code: int) -> NoReturn:
+    """End this process now: threads and native libraries are not waited for, as some never end."""
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

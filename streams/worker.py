@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 from wsgiref.simple_server import WSGIServer
 
 import uvloop
@@ -26,7 +27,7 @@ from models.errors import ModelError
 from streams import metrics
 from streams.app import Worker, build_worker, observe_lag
 from streams.consuming import UnknownFaust
-from streams.exits import BROKER_UNAVAILABLE, DONE, USAGE, BrokerUnavailable, end_process, guarded
+from streams.exits import BROKER_UNAVAILABLE, DONE, USAGE, BrokerUnavailable, end_process, guarded, leave
 from streams.live import Loaded, load_models
 from streams.security import SecurityError
 from streams.settings import Settings, SettingsError, load_settings
@@ -37,12 +38,12 @@ log = logging.getLogger("streams.worker")  # __name__ is __main__ here
 _WATCH_EVERY_S = 1.0
 
 
-async def serve(settings: Settings, load: Callable[[Settings], Sequence[Loaded]] = load_models) -> int:
-    """Run one worker until SIGTERM or SIGINT; returns the exit code. `load` brings the models."""
+async def serve(settings: Settings, load: Callable[[Settings], Sequence[Loaded]] = load_models) -> NoReturn:
+    """Run one worker until SIGTERM or SIGINT, which ends the process. `load` brings the models."""
     stopping = asyncio.Event()
     for one in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(one, stopping.set)
-    worker = build_worker(settings, await asyncio.to_thread(load, settings))
+    worker = build_worker(settings, await _loaded(settings, load, stopping))
     _calm_the_garbage_collector()
     server = _serve_metrics(settings)
     loops = worker.start_loops()
@@ -64,9 +65,22 @@ async def serve(settings: Settings, load: Callable[[Settings], Sequence[Loaded]]
         task.cancel()
     worker.device.close()
     server.shutdown()
-    gc.unfreeze()
     log.info("stopped%s", f"; {left} outputs unacknowledged, their inputs will be read again" if left else "")
-    return DONE
+    leave(DONE)
+
+
+async def _loaded(
+    settings: Settings, load: Callable[[Settings], Sequence[Loaded]], stopping: asyncio.Event
+) -> Sequence[Loaded]:
+    """The models; told to stop meanwhile, the process ends: measuring runtimes can take longer than it has."""
+    loading = asyncio.ensure_future(asyncio.to_thread(load, settings))
+    stopped = asyncio.create_task(stopping.wait())
+    await asyncio.wait({loading, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    if not loading.done():
+        log.info("stopped before the models were loaded")
+        leave(DONE)
+    stopped.cancel()
+    return loading.result()
 
 
 def _calm_the_garbage_collector() -> None:
@@ -116,7 +130,7 @@ def main() -> int:
         if missing := _missing_topics(settings):
             print(f"topics missing: {', '.join(missing)}; run: streamgauge topics create", file=sys.stderr)
             return USAGE
-        return uvloop.run(serve(settings))
+        uvloop.run(serve(settings))
     except (SettingsError, SecurityError, ModelError, UnknownFaust) as error:
         print(error, file=sys.stderr)
         return USAGE
@@ -150,4 +164,4 @@ def _handler() -> logging.Handler:
 if __name__ == "__main__":
     if config := os.environ.get("STREAMGAUGE_CONFIG"):
         os.environ["STREAMGAUGE_CONFIG"] = str(Path(config).resolve())
-    sys.exit(main())
+    leave(main())

@@ -5,7 +5,6 @@ Everything else is the real thing: `streams.worker.serve` with its intake, batch
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -49,4 +48,4 @@ def load_null(settings: Settings) -> list[Loaded]:
 
 if __name__ == "__main__":
     set_up_logging()
-    sys.exit(uvloop.run(serve(load_settings(), load_null)))
+    uvloop.run(serve(load_settings(), load_null))

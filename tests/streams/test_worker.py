@@ -232,3 +232,26 @@ def test_a_password_shows_nowhere_in_the_log(start: Start) -> None:
         assert worker.ends() == 75
     assert worker.log()
     assert SECRET not in worker.log()
+
+
+LOADS_FOR_EVER = """
+import threading, uvloop
+from streams.settings import load_settings
+from streams.worker import serve
+
+def load(settings):
+    print("loading", flush=True)
+    threading.Event().wait()
+
+uvloop.run(serve(load_settings(), load))
+"""
+
+
+def test_told_to_stop_while_models_load_it_stops_at_once() -> None:
+    """Measuring runtimes on a busy machine takes longer than a worker has to stop."""
+    process = subprocess.Popen([sys.executable, "-c", LOADS_FOR_EVER], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "loading\n"
+    process.terminate()
+    assert process.wait(20) == 0
+    process.stdout.close()
