@@ -10,9 +10,10 @@ from typing import Annotated, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from models.errors import IntegrityError
+from models.releases import parsed
 
 GOLDEN = "golden.json"
 GOLDEN_TEXTS = 256  # a fraction of a second to run, and one text is already less than half a percent of them
@@ -59,7 +60,7 @@ def write_golden(directory: Path, windows: Sequence[Sequence[int]], logits: Floa
     """
     rows = [orjson.loads(orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY)) for row in logits.astype(np.float32)]
     content = orjson.dumps({"windows": [list(window) for window in windows], "logits": rows})
-    _parsed(directory / GOLDEN, content)
+    parsed(_GoldenFile, directory / GOLDEN, content, MAX_GOLDEN_BYTES)
     (directory / GOLDEN).write_bytes(content + b"\n")
 
 
@@ -73,16 +74,5 @@ def read_golden(directory: Path) -> Golden | None:
         return None
     except OSError as error:
         raise IntegrityError(f"{path}: cannot be read: {error.strerror}") from error
-    parsed = _parsed(path, content)
-    return Golden(parsed.windows, np.array(parsed.logits, np.float32))
-
-
-def _parsed(path: Path, content: bytes) -> _GoldenFile:
-    if len(content) > MAX_GOLDEN_BYTES:
-        raise IntegrityError(f"{path}: larger than {MAX_GOLDEN_BYTES} bytes")
-    try:
-        return _GoldenFile.model_validate_json(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "(file)"
-        raise IntegrityError(f"{path}: {field}: {first['msg']}") from error
+    golden = parsed(_GoldenFile, path, content, MAX_GOLDEN_BYTES)
+    return Golden(golden.windows, np.array(golden.logits, np.float32))

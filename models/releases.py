@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
@@ -36,6 +36,8 @@ MAX_FILE_BYTES = 2 << 30  # what one ONNX file can hold at most
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]  # no way out of the directory
+
+M = TypeVar("M", bound=BaseModel)
 
 log = logging.getLogger(__name__)
 
@@ -153,10 +155,15 @@ def read_manifest(directory: Path) -> Manifest:
             content = file.read(MAX_MANIFEST_BYTES + 1)
     except OSError as error:
         raise IntegrityError(f"{path}: cannot be read: {error.strerror}; is {directory} a release?") from error
-    if len(content) > MAX_MANIFEST_BYTES:
-        raise IntegrityError(f"{path}: larger than {MAX_MANIFEST_BYTES} bytes")
+    return parsed(Manifest, path, content, MAX_MANIFEST_BYTES)
+
+
+def parsed(kind: type[M], path: Path, content: bytes, max_bytes: int) -> M:
+    """A release's JSON file, validated. Raises IntegrityError naming the file and its first bad field."""
+    if len(content) > max_bytes:
+        raise IntegrityError(f"{path}: larger than {max_bytes} bytes")
     try:
-        return Manifest.model_validate_json(content)
+        return kind.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "(file)"

@@ -38,7 +38,7 @@ def decide(event: Event, results: Sequence[tuple[Served, Scores]], surge: SurgeS
     for served, scores in results:
         prediction = _prediction(event, served, scores, now)
         outputs.append(Output("predictions", event.key, prediction))
-        unsure = prediction["score"] < served.review_below
+        unsure = prediction["score"] < served.task.review_below
         if unsure:
             outputs.append(Output("review", event.key, _review(event, prediction)))
         if served.routes:

@@ -77,11 +77,6 @@ class Served:
         return self.task.name
 
     @cached_property
-    def review_below(self) -> float:
-        """A person reviews what scores less."""
-        return self.task.review_below
-
-    @cached_property
     def policies(self) -> tuple[LabelPolicy, ...]:
         """The policy of each label, in their order."""
         return tuple(self.task.policy(label) for label in self.labels)

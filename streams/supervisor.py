@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import FrameType
 
+from models.runtimes.protocol import cores
 from streams.children import die_with_parent
 from streams.exits import DONE, USAGE
 
@@ -115,8 +116,7 @@ def worker_environments(processes: int, metrics_port: int, threads: int | None) 
         metrics_port: of the first worker.
         threads: the setting `models.threads`, of each; when left out the workers share this machine's cores.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # not on macOS
-    threads = threads or max(1, cores // processes)
+    threads = threads or max(1, cores() // processes)
     return [
         {
             **os.environ,
