@@ -67,9 +67,14 @@ class CostModel:
         """What a batch of so many padded tokens should take."""
         return self.fixed_s + self.per_token_s * tokens
 
+    @property
+    def slowdown(self) -> float:
+        """How many times as long as at the start batches take now."""
+        return self._y / self._at_first_s if self._weight else 1.0
+
     def _solve(self) -> None:
         n, x, y, xx, xy = self._weight, self._x, self._y, self._xx, self._xy
-        slower = y / self._at_first_s if self._weight else 1.0
+        slower = self.slowdown
         for tokens, at_first_s in self._kept:
             seconds = at_first_s * slower
             n, x, y, xx, xy = n + 1, x + tokens, y + seconds, xx + tokens * tokens, xy + tokens * seconds
@@ -87,6 +92,7 @@ class Pace:
         self._bounds = bounds
         self._per_s = 0.0
         self._last_s = -math.inf
+        self._most_tokens = bounds.max_tokens
         self.limits = self._learned()
 
     def arrived(self, count: int, now_s: float) -> None:
@@ -98,6 +104,11 @@ class Pace:
     def ran(self, padded_tokens: int, seconds: float) -> None:
         """A batch took so long."""
         self.cost.observe(padded_tokens, seconds)
+        self.limits = self._learned()
+
+    def bound(self, tokens: int) -> None:
+        """Let no batch have more padded tokens than these, even below `Bounds.min_tokens`: memory holds no more."""
+        self._most_tokens = tokens
         self.limits = self._learned()
 
     def fills(self, waiting: int, tokens: int) -> bool:
@@ -113,5 +124,5 @@ class Pace:
     def _learned(self) -> Limits:
         bounds, cost = self._bounds, self.cost
         affordable = (bounds.target_p99_s * _SHARE - cost.fixed_s) / cost.per_token_s
-        budget = int(min(max(affordable, bounds.min_tokens), bounds.max_tokens))
+        budget = int(min(max(affordable, bounds.min_tokens), bounds.max_tokens, self._most_tokens))
         return Limits(bounds.max_events, budget, min(int(cost.fixed_s / cost.per_token_s), budget))

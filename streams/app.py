@@ -73,7 +73,8 @@ def build_worker(settings: Settings, models: Sequence[Loaded]) -> Worker:
     topics = {name: getattr(settings.topics, name) for name in OUTPUT_TOPICS}
     publisher = Publisher(librdkafka_config(settings.broker), topics, settings.broker.delivery_timeout_s)
     scorers = [Scorer(one, _bounds(settings)) for one in models]
-    device = Device(scorers, max(one.model.slots for one in models))
+    slots = max(one.model.slots for one in models)
+    device = Device(scorers, slots, hang_s=settings.models.hang_s, hold_limit_s=settings.models.hold_limit_s)
     loops: dict[str, Loop] = {"device": device.run}
 
     def finish(one: Slice) -> None:
@@ -89,6 +90,7 @@ def build_worker(settings: Settings, models: Sequence[Loaded]) -> Worker:
             settings.surge,
             settings.batching.max_slices_in_flight,
             finish,
+            source.shed_after_s,
         )
         loops[f"source-{name}"] = pipeline.run
         _add_agent(app, source.topic, f"source-{name}", pipeline)

@@ -60,6 +60,14 @@ class LengthQueue(Generic[T]):
             alike = self._waiting[tokens] = deque()
         alike.append((now_s, item))
 
+    def put_back(self, item: T, tokens: int, since_s: float) -> None:
+        """Queue an item again that was taken for a batch and has waited since then."""
+        self.add(item, tokens, since_s)
+        alike = self._waiting[tokens]
+        last = alike.pop()
+        alike.insert(next((place for place, (one_s, _) in enumerate(alike) if one_s >= since_s), len(alike)), last)
+        self.oldest_s = min(self.oldest_s, since_s)
+
     def fill(self, batch: _Growing[T]) -> None:
         """Move items into a batch: the oldest if the batch is empty, then those nearest to its longest in length."""
         if not self._count:
@@ -155,6 +163,11 @@ class MicroBatcher(Generic[T]):
         queue = self.lanes[lane]
         for item, tokens in items:
             queue.add(item, tokens, now_s)
+
+    def put_back(self, items: Iterable[tuple[T, int]], lane: int, since_s: float) -> None:
+        """Queue the items of a batch again that could not be run, as the oldest of their lane."""
+        for item, tokens in items:
+            self.lanes[lane].put_back(item, tokens, since_s)
 
     def pop(self, lane: int, limits: Limits, now_s: float) -> Batch[T]:
         """The next batch of a lane. Items of other lanes fill it up to `spare_tokens`: they ride almost for nothing.

@@ -25,8 +25,8 @@ from streams.events import (
 )
 from streams.intake import Record
 from streams.live import AlertRule, Served
-from streams.scoring import Scores
 from streams.settings import SurgeSettings
+from streams.trial import Scores
 
 APP_VERSION = "0.1.0"
 MAX_EVIDENCE_CHARS = 1000
@@ -123,7 +123,7 @@ def _observation(event: Event, index: int, entity: str, hit: bool, score: float,
 
 
 def dead_letter(record: Record, source: str, rejected: Rejected, now_s: float) -> Output:
-    """The record that cannot go on, whole, with why."""
+    """The record that cannot go on, whole, with why; what was shed has a topic of its own."""
     value: DeadLetter = {
         "id": f"{rejected.at}/dead-letter",
         "source": source_ref(source, rejected.at),
@@ -137,7 +137,7 @@ def dead_letter(record: Record, source: str, rejected: Rejected, now_s: float) -
         "failed_at": iso(now_s),
         "app_version": APP_VERSION,
     }
-    return Output("dead_letters", str(rejected.at), value)
+    return Output("shed" if rejected.stage == "shed" else "dead_letters", str(rejected.at), value)
 
 
 def source_ref(source: str, at: Coordinates) -> SourceRef:

@@ -84,18 +84,21 @@ class Event(NamedTuple):
     entities: tuple[str, ...] = ()
 
 
+Stage = Literal["intake", "scoring", "shed"]
+
+
 @dataclass(frozen=True, slots=True)
 class Rejected:
     """An input that cannot go on: at which stage, the class of error, and a message for the person who mends it."""
 
     at: Coordinates
-    stage: Literal["intake", "scoring"]
+    stage: Stage
     error: str
     message: str
 
 
 OutputName = Literal[
-    "predictions", "alerts", "routes", "review", "dead_letters", "observations", "surge_state"
+    "predictions", "alerts", "routes", "review", "dead_letters", "shed", "observations", "surge_state"
 ]  # by the names of their settings; see `settings.OUTPUT_TOPICS`
 
 
@@ -181,12 +184,12 @@ class Release(TypedDict):
 
 
 class DeadLetter(TypedDict):
-    """An input that could not be processed, with its original bytes (base64) and where it came from."""
+    """An input that could not be processed, or was shed: with its original bytes (base64) and where it came from."""
 
     id: Annotated[str, Field(description="topic/partition/offset/dead-letter")]
     source: SourceRef
     timestamp: Annotated[str | None, Field(description="the broker's time stamp of the input")]
-    stage: Literal["intake", "scoring"]
+    stage: Stage
     error: str
     message: str
     key_base64: str | None
@@ -233,6 +236,7 @@ WIRE_TYPES: dict[str, Any] = {
     "routes": Route,
     "review": ReviewRequest,
     "dead-letters": DeadLetter,
+    "shed": DeadLetter,
     "feedback": Feedback,
     "releases": Release,
 }

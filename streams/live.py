@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from models.classifier import Encoded, Head, Model
 from models.errors import BadTask
 from models.releases import find_release
+from models.runtimes import REFERENCE
 from models.tasks import LabelPolicy, Task, load_task
 from streams import metrics
 from streams.settings import Settings
@@ -33,6 +34,16 @@ class TextModel(Protocol):
     @property
     def release(self) -> str:
         """The release's id."""
+        ...
+
+    @property
+    def runtime(self) -> str:
+        """What runs it."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """Where it runs."""
         ...
 
     @property
@@ -98,11 +109,15 @@ class Served:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model in memory, the tasks it serves, and what batches cost: (padded tokens, seconds) of several sizes."""
+    """A model in memory, the tasks it serves, and what batches cost: (padded tokens, seconds) of several sizes.
+
+    `reference` loads the same release anew, for the reference runtime on the CPU: what serves while this model is ill.
+    """
 
     model: TextModel
     served: tuple[Served, ...]
     costs: tuple[tuple[int, float], ...]
+    reference: Callable[[], Loaded] | None = None
 
     @property
     def name(self) -> str:
@@ -142,12 +157,17 @@ def load_models(settings: Settings) -> list[Loaded]:
     for directory, names in by_directory.items():
         chosen = settings.models
         model = Model.load(directory, device=chosen.device, runtime=chosen.runtime, threads=chosen.threads)
-        loaded = serve(model, [_task(name, chosen.tasks.get(name)) for name in names])
+        tasks = [_task(name, chosen.tasks.get(name)) for name in names]
+        loaded = replace(serve(model, tasks), reference=partial(_reference, directory, chosen.threads, tasks))
         for name in names:
             metrics.MODEL_INFO.labels(name, model.release, model.device, model.runtime).set(1)
         log.info("%s: release %s on %s", loaded.name, model.release, model.runtime)
         found.append(loaded)
     return found
+
+
+def _reference(directory: Path, threads: int | None, tasks: Sequence[Task]) -> Loaded:
+    return serve(Model.load(directory, device="cpu", runtime=REFERENCE["cpu"], threads=threads), tasks)
 
 
 def _task(name: str, file: Path | None) -> Task:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter as Counts
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -13,6 +13,9 @@ from streams.adaptive import Pace
 from streams.batching import Batch
 from streams.bulk_histogram import BulkHistogram
 from streams.events import Output, OutputName
+
+if TYPE_CHECKING:
+    from streams.live import Loaded
 
 REGISTRY = CollectorRegistry(auto_describe=True)
 ProcessCollector(registry=REGISTRY)
@@ -37,6 +40,7 @@ def _histogram(name: str, what: str, buckets: tuple[float, ...], *labels: str) -
 EVENTS_IN = _counter("events_in_total", "Records read from a source", "source")
 EVENTS_OUT = _counter("events_out_total", "Records acknowledged by the broker, by output", "source", "output")
 DEAD_LETTERS = _counter("dead_letters_total", "Inputs that became dead letters", "source", "stage", "error")
+SHED = _counter("shed_total", "Inputs set aside unscored, by the policy of their source", "source")
 PREDICTIONS = _counter("predictions_total", "Predictions published", "source", "task")
 ALERTS = _counter("alerts_total", "Alerts published", "kind", "state", "severity")
 ROUTES = _counter("routes_total", "Chat turns routed", "action")
@@ -54,6 +58,11 @@ QUEUE_WAIT_S = _histogram("queue_wait_seconds", "How long the first event of a b
 INFERENCE_S = _histogram("inference_seconds", "Model time of a batch", _LATENCY_S, "task")
 MODEL_FAILURES = _counter("model_failures_total", "Batches the model refused, before halving", "task")
 MODEL_INFO = _gauge("model_info", "1 for the release that serves a task", "task", "release", "device", "runtime")
+MODEL_STATE = _gauge("model_state", "1 for what scores a task's texts: chosen, reference, or holding", "task", "state")
+MODEL_ILLNESSES = _counter("model_illnesses_total", "Times a runtime failed on a harmless text too", "task", "runtime")
+MODEL_PROBES = _counter("model_probes_total", "Probes of a runtime that is not trusted", "task", "result")
+OUT_OF_MEMORY = _counter("out_of_memory_total", "Batches that did not fit into memory, and were halved", "task")
+SLOWDOWN = _gauge("model_slowdown_ratio", "What batches cost now, over what they cost at the start", "task")
 BUDGET_TOKENS = _gauge("batch_budget_tokens", "Padded tokens a batch may have, as learned", "task")
 FIXED_COST_S = _gauge("batch_fixed_cost_seconds", "Model time of a batch besides its tokens, as learned", "task")
 TOKEN_COST_S = _gauge("token_cost_seconds", "Model time of one padded token, as learned", "task")
@@ -72,7 +81,7 @@ SLICES_IN_FLIGHT = _gauge("slices_in_flight", "Slices read but not finished", "s
 REBALANCES = _counter("rebalances_total", "Times this worker's partitions were assigned")
 LATE_OBSERVATIONS = _counter("late_observations_total", "Observations after their bucket was closed")
 SURGES_OPEN = _gauge("surges_open", "Surge alerts not resolved yet")
-READY = _gauge("ready", "1 once partitions are assigned and models are warm")
+READY = _gauge("ready", "1 while /ready answers 200: partitions are assigned, and no model's texts are held")
 
 
 class SourceMetrics:
@@ -84,6 +93,7 @@ class SourceMetrics:
         self._out = {name: EVENTS_OUT.labels(source, name) for name in get_args(OutputName)}
         self._predictions = {task: PREDICTIONS.labels(source, task) for task in tasks}
         self._reviews = {task: REVIEWS.labels(task) for task in tasks}
+        self._shed = SHED.labels(source)
         self._in_flight = SLICES_IN_FLIGHT.labels(source)
         self._publish_s = PUBLISH_S.labels(source)
         OUTPUT_LATENCY_S.announce(source)
@@ -100,7 +110,7 @@ class SourceMetrics:
             predictions.inc(counts["predictions"] / len(self._predictions))
         if counts.keys() - {"predictions", "observations"}:
             for output in outputs:
-                if output.name in ("alerts", "routes", "review", "dead_letters"):
+                if output.name in ("alerts", "routes", "review", "dead_letters", "shed"):
                     self._count(output.name, output.value)
         return counts
 
@@ -112,6 +122,8 @@ class SourceMetrics:
                 ROUTES.labels(value["action"]).inc()
             case "review":
                 self._reviews[value["task"]].inc()
+            case "shed":
+                self._shed.inc()
             case _:
                 DEAD_LETTERS.labels(self._source, value["stage"], value["error"]).inc()
 
@@ -125,6 +137,50 @@ class SourceMetrics:
             self._out[name].inc(count)
         if stamps_ms:
             OUTPUT_LATENCY_S.observe(self._source, np.maximum(0.0, now_s - np.array(stamps_ms) / 1000))
+
+
+ModelState = Literal["chosen", "reference", "holding"]
+_PROBE_RESULTS = {True: "passed", False: "failed"}
+
+
+class LadderMetrics:
+    """What runs a model, under the names of its tasks. All start at 0: Prometheus sees no first increase."""
+
+    def __init__(self, name: str) -> None:
+        self._states = {state: MODEL_STATE.labels(name, state) for state in get_args(ModelState)}
+        self._illnesses = {way: MODEL_ILLNESSES.labels(name, way) for way in ("chosen", "reference")}
+        self._probes = {passed: MODEL_PROBES.labels(name, word) for passed, word in _PROBE_RESULTS.items()}
+        self._memory = OUT_OF_MEMORY.labels(name)
+        self._slowdown = SLOWDOWN.labels(name)
+        self._slowdown.set(1)
+        self.moved("chosen", None, None)
+
+    def ill(self, way: str) -> None:
+        """A way to run it was found ill."""
+        self._illnesses[way].inc()
+
+    def probed(self, passed: bool) -> None:
+        """A way to run it was probed."""
+        self._probes[passed].inc()
+
+    def out_of_memory(self) -> None:
+        """A batch did not fit."""
+        self._memory.inc()
+
+    def slowdown(self, ratio: float) -> None:
+        """Batches take so many times what they took at the start."""
+        self._slowdown.set(ratio)
+
+    def moved(self, state: ModelState, before: Loaded | None, now: Loaded | None) -> None:
+        """Another way serves, or none: what did before, and what does now."""
+        for each, gauge in self._states.items():
+            gauge.set(each == state)
+        for loaded, serves in ((before, 0), (now, 1)):
+            if loaded is None:
+                continue
+            model = loaded.model
+            for one in loaded.served:
+                MODEL_INFO.labels(one.name, model.release, model.device, model.runtime).set(serves)
 
 
 class ScorerMetrics:
@@ -162,6 +218,6 @@ class ScorerMetrics:
         self._token_s.set(pace.cost.per_token_s)
         self._patience_s.set(pace.patience_s(1, 1))
 
-    def failed(self) -> None:
-        """The model refused a batch."""
-        self._failures.inc()
+    def failed(self, runs: int = 1) -> None:
+        """The model refused so many batches."""
+        self._failures.inc(runs)

@@ -23,8 +23,10 @@ from streams.events import Event, Output, Rejected, iso
 from streams.intake import Intake
 from streams.live import Served
 from streams.publishing import Publisher
-from streams.scoring import Outcome, Scorer, Scores, ScoringFailed
+from streams.scoring import Outcome, Scorer, ScoringFailed
 from streams.settings import SurgeSettings
+from streams.shedding import shed
+from streams.trial import Scores
 
 
 class _Accepted(NamedTuple):
@@ -45,6 +47,7 @@ class SourcePipeline:
         surge: which label of which task is observed per entity.
         in_flight: how many slices may be.
         finish: called with each slice whose outputs are acknowledged.
+        shed_after_s: events that waited longer are set aside unscored; None never does.
         clock: wall clock, seconds since 1970.
     """
 
@@ -58,6 +61,7 @@ class SourcePipeline:
         surge: SurgeSettings,
         in_flight: int,
         finish: Callable[[Slice], None],
+        shed_after_s: float | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._intake = intake
@@ -67,6 +71,7 @@ class SourcePipeline:
         self._publisher = publisher
         self._surge = surge
         self._finish = finish
+        self._shed_after_s = shed_after_s
         self._clock = clock
         self._room = asyncio.Semaphore(in_flight)
         self._running: set[asyncio.Task[None]] = set()
@@ -87,6 +92,8 @@ class SourcePipeline:
         await self._room.acquire()
         self._metrics.accepted(len(one.records))
         verdicts = self._intake.decode(one.records, self._clock())
+        if self._shed_after_s is not None:
+            verdicts = shed(one.records, verdicts, self._shed_after_s, self._clock())
         texts = [verdict.text for verdict in verdicts if isinstance(verdict, Event)]
         scores = [await scorer.submit(texts, self._lane) for scorer in self._scorers]
         before = self._handed_over.get(one.tp)

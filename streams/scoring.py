@@ -1,19 +1,18 @@
 """Texts to scores: what is submitted is tokenised, waits in its lane, and comes back as one outcome for every text.
 
-An outcome is `Scored`, or the `ScoringFailed` that becomes the event's dead letter. A batch that fails is halved until
-the text that breaks the model is alone; the rest is scored. When even a harmless text fails, it is the model that is
-broken: `ModelBroken` ends the process and nothing is lost.
+An outcome is `Scored`, or the `ScoringFailed` that becomes the event's dead letter: the text, alone, breaks the model
+(see `trial`). When it is the model that is ill, its texts wait for another way to run it (see `ladder`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from itertools import repeat
 from typing import Protocol
 
 import numpy as np
@@ -21,20 +20,14 @@ import numpy as np
 from models.classifier import Encoded
 from models.windows import merge
 from streams import metrics
-from streams.adaptive import Bounds, CostModel, Pace
+from streams.adaptive import Bounds, Pace
 from streams.batching import Batch, MicroBatcher
+from streams.ladder import Ladder, Way
 from streams.live import Loaded, Served
 from streams.settings import LANES
+from streams.trial import Poison, Ran, Row, Scores, rounded
 
 log = logging.getLogger(__name__)
-
-_PROBE = "a plain sentence"
-
-Scores = tuple[int, list[float]]  # the column of the best label, and the probability of each, rounded to 6 digits
-
-
-class ModelBroken(RuntimeError):
-    """The model fails on a harmless text too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +39,7 @@ class ScoringFailed:
 
 
 # Per text: the model, and its scores by each of `loaded.served`. Bare tuples: this is made for every event.
-Scored = tuple[Loaded, tuple[Scores, ...]]
+Scored = tuple[Loaded, Row]
 Outcome = Scored | ScoringFailed
 
 
@@ -102,13 +95,7 @@ class _Windows:
     def _together(self, served: Served, rows: Iterable[Scores]) -> Scores:
         probabilities = np.array([row for _, row in rows], np.float32)
         alerting = [rule.column for rule in served.alert_rules]
-        return _rounded(merge(probabilities, self._lengths, served.task.long_text, alerting)[None])[0]
-
-
-def _rounded(probabilities: np.typing.NDArray[np.float32]) -> list[Scores]:
-    """Rounded first: the best label and every threshold are then judged by what is published."""
-    rounded = np.round(probabilities.astype(np.float64), 6)
-    return list(zip(rounded.argmax(axis=1).tolist(), rounded.tolist(), strict=True))
+        return rounded(merge(probabilities, self._lengths, served.task.long_text, alerting))
 
 
 class Scorer:
@@ -118,13 +105,20 @@ class Scorer:
         loaded: the model.
         bounds: what the batches may be.
         clock: monotonic seconds.
+        jitter: uniform in [0, 1), for when the model is ill.
     """
 
-    def __init__(self, loaded: Loaded, bounds: Bounds, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        loaded: Loaded,
+        bounds: Bounds,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
         self.loaded = loaded
         self.name = loaded.name
         self.batcher: MicroBatcher[Item] = MicroBatcher(len(LANES))
-        self.pace = Pace(bounds, CostModel(loaded.costs))
+        self.ladder = Ladder(loaded, bounds, clock, jitter)
         self._clock = clock
         self._tokeniser: Executor | None = None
         self._queued: Callable[[], None] = lambda: None
@@ -137,6 +131,11 @@ class Scorer:
     def attach(self, tokeniser: Executor, queued: Callable[[], None]) -> None:
         """Say on which thread texts are tokenised, and whom to tell that some wait."""
         self._tokeniser, self._queued = tokeniser, queued
+
+    @property
+    def pace(self) -> Pace:
+        """How large and how patient batches are now."""
+        return self.ladder.way.pace
 
     def patience_s(self) -> float:
         """How long the oldest of what waits should wait for more; see `Pace`."""
@@ -179,57 +178,31 @@ class Scorer:
             for number, ids in enumerate(one.windows):
                 yield (sink, number, ids), len(ids)
 
-    def compute(self, batch: Batch[Item]) -> tuple[list[Outcome], float]:
-        """On a model thread: one outcome for each item, and how many seconds the model took."""
-        started_s = self._clock()
-        outcomes = self._outcomes(batch.items)
-        return outcomes, self._clock() - started_s
-
-    def deliver(self, batch: Batch[Item], outcomes: Sequence[Outcome], seconds: float) -> None:
-        """Back on the loop: fill the slots, and learn what the batch cost."""
-        self.pace.ran(batch.padded_tokens, seconds)
-        self.metrics.ran(batch, seconds)
-        self.metrics.learned(self.pace)
-        for (sink, place, _), outcome in zip(batch.items, outcomes, strict=True):
-            sink.fill(place, outcome)
-
-    def _outcomes(self, items: Sequence[Item]) -> list[Outcome]:
-        """Score, halving on failure (at most 2n - 1 runs for n items, log2 n deep)."""
-        try:
-            return self._scored(items)
-        except Exception as error:
-            self.metrics.failed()
-            if len(items) == 1:
-                return [self._second_chance(items, error)]
-            log.debug("%s: the model failed on a batch of %d: %s", self.name, len(items), error)
-        middle = len(items) // 2
-        return self._outcomes(items[:middle]) + self._outcomes(items[middle:])
-
-    def _second_chance(self, items: Sequence[Item], error: Exception) -> Outcome:
-        """One text failed: if a harmless one does too it is the model, else the text, unless it was a passing failure.
+    def compute(self, way: Way, batch: Batch[Item]) -> Ran:
+        """On a model thread: run the batch this way.
 
         Raises:
-            ModelBroken: it is the model.
+            trial.Ill: no text is to blame; `put_back` the batch.
         """
-        model = self.loaded.model
-        try:
-            self._run(model.encode([_PROBE])[0].windows)
-        except Exception as again:
-            raise ModelBroken(f"release {model.release} fails on a harmless text too: {again}") from error
-        try:
-            return self._scored(items)[0]
-        except Exception as again:
-            log.warning("%s: the model failed on one text, twice: %s", self.name, again)
-            return ScoringFailed(self.name, f"{type(again).__name__}: {again}"[:500])
+        return way.runner.run([ids for _, _, ids in batch.items])
 
-    def _scored(self, items: Sequence[Item]) -> list[Outcome]:
-        scores = zip(*(_rounded(one) for one in self._run([ids for _, _, ids in items])), strict=True)
-        return list(zip(repeat(self.loaded), scores))  # the other side never ends
+    def deliver(self, way: Way, batch: Batch[Item], ran: Ran) -> None:
+        """Back on the loop: fill the slots, and learn from the batch."""
+        way.learn(batch.padded_tokens, ran)
+        self.ladder.progressed()
+        self.metrics.ran(batch, ran.seconds)
+        self.metrics.learned(self.pace)
+        if ran.failed:
+            self.metrics.failed(ran.failed)
+            if ran.too_many_tokens is not None:
+                self.ladder.metrics.out_of_memory()
+        for (sink, place, _), row in zip(batch.items, ran.rows, strict=True):
+            sink.fill(place, self._blamed(row) if isinstance(row, Poison) else (self.loaded, row))
 
-    def _run(self, windows: Sequence[Sequence[int]]) -> list[np.typing.NDArray[np.float32]]:
-        """Probabilities [windows, labels] by each of `loaded.served`."""
-        by_task = self.loaded.model.run(windows)
-        found = [by_task[one.name] for one in self.loaded.served]
-        if not all(np.isfinite(one).all() for one in found):
-            raise FloatingPointError("the model's scores are not finite")
-        return found
+    def _blamed(self, poison: Poison) -> ScoringFailed:
+        log.warning("%s: the model failed on one text, again and again: %s", self.name, poison.error)
+        return ScoringFailed(self.name, poison.error)
+
+    def put_back(self, batch: Batch[Item], lane: int, popped_s: float) -> None:
+        """Queue the texts of a batch again that was popped from a lane."""
+        self.batcher.put_back(((item, len(item[2])) for item in batch.items), lane, popped_s - batch.waited_s)

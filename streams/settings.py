@@ -84,6 +84,7 @@ class TopicSettings(Section):
     routes: Name
     review: Name
     dead_letters: Name
+    shed: Name
     feedback: Name
     releases: Name
     observations: Name
@@ -129,6 +130,8 @@ class ModelSettings(Section):
     device: Literal["auto", "cpu", "cuda"]
     runtime: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,50}$")]
     threads: int | None = Field(default=None, ge=1, le=256)
+    hang_s: float = Field(ge=5, le=3600)
+    hold_limit_s: float = Field(ge=1, le=86_400)
     releases: dict[Name, str] = {}
     tasks: dict[Name, Path] = {}
 
@@ -175,6 +178,7 @@ class Source(Section):
     """One input topic: where in its JSON objects the text, id, time, key and entities are, and which tasks score it.
 
     Paths are dotted (`body.subject`); a number picks a list element. `text` joins those of its paths that are present.
+    Events that waited for longer than `shed_after_s` go to the topic `shed` unscored; without it all are scored.
     Texts of a higher `lane` go to the model first: by default transactions in `risk`, chat in `chat`, news in `bulk`.
     `id`, `time` and `key` may be left out: then the coordinates, the broker's time stamp and the message key serve.
     """
@@ -188,6 +192,7 @@ class Source(Section):
     key: FieldPath | None = None
     entities: FieldPath | None = None
     tasks: tuple[Name, ...] = Field(min_length=1)
+    shed_after_s: float | None = Field(default=None, ge=1)
     enabled: bool = True
 
     @property
@@ -243,6 +248,11 @@ class Settings(BaseSettings):
     def active_sources(self) -> dict[str, Source]:
         """The sources that are switched on."""
         return {name: source for name, source in self.sources.items() if source.enabled}
+
+    @property
+    def sheds(self) -> bool:
+        """Whether some active source may set events aside unscored."""
+        return any(source.shed_after_s is not None for source in self.active_sources.values())
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -88,13 +88,14 @@ def wanted_topics(settings: Settings) -> list[TopicSpec]:
     last = common | {"cleanup.policy": "compact"}
     largest = max(KAFKA_MAX_MESSAGE_BYTES, settings.intake.max_event_bytes + ENVELOPE_BYTES)
     spec = functools.partial(TopicSpec, partitions=names.partitions, replication=names.replication)
+    letters = (names.dead_letters, names.shed) if settings.sheds else (names.dead_letters,)
     specs = [
         *(spec(s.topic, config=kept | {"max.message.bytes": str(largest)}) for s in settings.active_sources.values()),
         *(
             spec(name, config=kept)
             for name in (names.feedback, names.predictions, names.alerts, names.routes, names.review)
         ),
-        spec(names.dead_letters, config=kept | {"max.message.bytes": str(MAX_MESSAGE_BYTES)}),
+        *(spec(name, config=kept | {"max.message.bytes": str(MAX_MESSAGE_BYTES)}) for name in letters),
         spec(names.releases, partitions=1, config=last),  # a handful of records whose order matters
         # The detector writes the state of a partition to the partition of the same number: counts must be equal.
         spec(names.observations, config=kept),

@@ -20,14 +20,13 @@ from wsgiref.simple_server import WSGIServer
 
 import uvloop
 from faust.types import TP
-from prometheus_client import start_http_server
 from rich.logging import RichHandler
 
 from models.errors import ModelError
-from streams import metrics
 from streams.app import Worker, build_worker, observe_lag
 from streams.consuming import UnknownFaust
 from streams.exits import BROKER_UNAVAILABLE, DONE, USAGE, BrokerUnavailable, end_process, guarded, leave
+from streams.health import READY, Readiness, serve_health
 from streams.live import Loaded, load_models
 from streams.security import SecurityError
 from streams.settings import Settings, SettingsError, load_settings
@@ -45,11 +44,12 @@ async def serve(settings: Settings, load: Callable[[Settings], Sequence[Loaded]]
         asyncio.get_running_loop().add_signal_handler(one, stopping.set)
     worker = build_worker(settings, await _loaded(settings, load, stopping))
     _calm_the_garbage_collector()
-    server = _serve_metrics(settings)
+    readiness = Readiness()
+    server = _serve_health(settings, readiness)
     loops = worker.start_loops()
     starting = guarded(worker.app.start(), "the start of faust")
     crashed = guarded(_end_when_crashed(worker), "faust")
-    watchdog = guarded(_watch(worker, settings.worker.stall_s), "watchdog")
+    watchdog = guarded(_watch(worker, readiness, settings.worker.stall_s), "watchdog")
     await stopping.wait()
     log.info("stopping: finishing what is in flight")
     for task in (watchdog, crashed):
@@ -90,15 +90,15 @@ def _calm_the_garbage_collector() -> None:
     gc.set_threshold(100_000, 50, 100)
 
 
-def _serve_metrics(settings: Settings) -> WSGIServer:
+def _serve_health(settings: Settings, readiness: Readiness) -> WSGIServer:
     host, port = settings.metrics.host, settings.metrics.port
     try:
-        server, _ = start_http_server(port, host, metrics.REGISTRY)
+        server = serve_health(host, port, readiness)
     except OSError as error:
         raise SettingsError(
             f"metrics.port: cannot listen on {host}:{port} ({error.strerror}); set metrics.port to a free one, or 0"
         ) from None
-    log.info("metrics on http://%s:%d/metrics", host, server.server_port)
+    log.info("metrics on http://%s:%d/metrics, health on %s", host, server.server_port, READY)
     return server
 
 
@@ -108,15 +108,14 @@ async def _end_when_crashed(worker: Worker) -> None:
         end_process("faust crashed", worker.app.crash_reason)
 
 
-async def _watch(worker: Worker, stall_s: float) -> None:
-    """Report lag; end the process when there is work and none of it gets done."""
+async def _watch(worker: Worker, readiness: Readiness, stall_s: float) -> None:
+    """Report lag and health; end the process when there is work, no model is ill, and nothing gets done."""
     moved_s, before, shown = time.monotonic(), None, set[TP]()
     while True:
         await asyncio.sleep(_WATCH_EVERY_S)
-        assigned = worker.consumer.assigned
-        metrics.READY.set(bool(assigned) and not worker.app.rebalancing)
+        readiness.say(len(worker.consumer.assigned), not worker.app.rebalancing, worker.device.report())
         lag, progress = observe_lag(worker.consumer, shown), worker.consumer.progress()
-        if not lag or progress != before or worker.app.rebalancing:
+        if not lag or progress != before or worker.app.rebalancing or worker.device.holding:
             moved_s, before = time.monotonic(), progress
         elif time.monotonic() - moved_s > stall_s:
             end_process(f"{lag} records waiting and none finished for worker.stall_s = {stall_s:g} seconds")

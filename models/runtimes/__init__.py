@@ -6,12 +6,14 @@
     parity, measuring        the gate they must pass, and the rate they are chosen by
     remembered               what earlier starts found
     choosing                 all of that in order
+    memory                   whether a run failed for want of it
 
-`open_runtime` is all that a caller needs.
+`open_runtime` and `out_of_memory` are all that a caller needs.
 """
 
 from models.runtimes.candidates import REFERENCE, RUNTIMES
 from models.runtimes.choosing import available, open_runtime
+from models.runtimes.memory import out_of_memory
 from models.runtimes.protocol import Device, Floats, Ids, Runtime
 
-__all__ = ["REFERENCE", "RUNTIMES", "Device", "Floats", "Ids", "Runtime", "available", "open_runtime"]
+__all__ = ["REFERENCE", "RUNTIMES", "Device", "Floats", "Ids", "Runtime", "available", "open_runtime", "out_of_memory"]

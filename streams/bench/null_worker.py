@@ -25,7 +25,7 @@ _ENCODED = Encoded([[101, 102]], False)  # no words between the two special toke
 class NullModel:
     """Constant scores for one task, at no cost."""
 
-    release, slots = NULL_RELEASE, 1
+    release, runtime, device, slots = NULL_RELEASE, "null", "cpu", 1
 
     def __init__(self, task: str) -> None:
         self.heads: Mapping[str, Head] = {task: Head(task, NULL_LABELS, 1.0, slice(0, len(NULL_LABELS)))}

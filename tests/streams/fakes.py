@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,8 @@ class FakeModel:
         senseless: a text with one of these words in it gets scores that are no numbers.
         cannot_encode: a text with one of these words in it breaks the tokeniser.
         gate: every call passes it first; see `running`.
+        trouble: called with the texts of every call, and may raise.
+        memory_tokens: the padded tokens that fit; a larger batch fails as ONNX Runtime fails.
         heads: the labels of each task.
         probability: of the label.
         max_windows: of one text; what they do not hold is cut.
@@ -45,13 +47,16 @@ class FakeModel:
         senseless: Collection[str] = (),
         cannot_encode: Collection[str] = (),
         gate: threading.Semaphore | None = None,
+        trouble: Callable[[Sequence[str]], None] = lambda texts: None,
+        memory_tokens: int = 1_000_000,
         heads: Mapping[str, Sequence[str]] | None = None,
         probability: float = 0.9,
         slots: int = 1,
         max_tokens: int = 1000,
         max_windows: int = 32,
+        runtime: str = "fake",
     ) -> None:
-        self.release, self.runtime, self.device, self.slots = "fake-1", "fake", "cpu", slots
+        self.release, self.runtime, self.device, self.slots = "fake-1", runtime, "cpu", slots
         self.heads: dict[str, Head] = {}
         for task, labels in (heads or {"risk": LABELS}).items():
             first = sum(len(head.labels) for head in self.heads.values())
@@ -59,6 +64,8 @@ class FakeModel:
         self.batches: list[list[str]] = []  # in the order in which they passed the gate
         self.most_at_once = 0
         self.broken = broken
+        self.memory_tokens = memory_tokens
+        self.trouble = trouble
         self._poison, self._senseless, self._cannot_encode = tuple(poison), tuple(senseless), tuple(cannot_encode)
         self._fails_on = frozenset(fails_on)
         self._gate = gate
@@ -93,6 +100,9 @@ class FakeModel:
         self.batches.append(texts)
         if self.broken or len(self.batches) in self._fails_on:
             raise RuntimeError("the device is gone")
+        if (tokens := len(texts) * max(map(len, texts))) > self.memory_tokens:
+            raise RuntimeError(f"BFCArena: Failed to allocate memory for requested buffer of size {tokens}")
+        self.trouble(texts)
         if any(word in text for text in texts for word in self._poison):
             raise ValueError("a shape the model cannot take")
         return {task: np.array([self._row(text, task) for text in texts], np.float32) for task in self.heads}
@@ -133,10 +143,15 @@ def served_of(labels: Sequence[str], task: Task) -> Served:
     return Served(task, "fake-1", tuple(labels))
 
 
-def loaded(model: FakeModel, *tasks: Task, costs: tuple[tuple[int, float], ...] = COSTS) -> Loaded:
+def loaded(
+    model: FakeModel,
+    *tasks: Task,
+    costs: tuple[tuple[int, float], ...] = COSTS,
+    reference: Callable[[], Loaded] | None = None,
+) -> Loaded:
     """The model under these tasks, or under plain ones for all its heads; what batches cost is given, not measured."""
     served = [served_of(model.heads[one.name].labels, one) for one in tasks or map(task_of, model.heads)]
-    return Loaded(model, tuple(served), costs)
+    return Loaded(model, tuple(served), costs, reference)
 
 
 class Clock:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from streams.adaptive import Bounds
@@ -18,9 +19,11 @@ def bounds(max_events: int = 64, tokens: int = 100_000, max_wait_s: float = 0.0)
 
 
 @asynccontextmanager
-async def at_work(*scorers: Scorer, slots: int = 1) -> AsyncIterator[asyncio.Task[None]]:
+async def at_work(
+    *scorers: Scorer, slots: int = 1, clock: Callable[[], float] = time.monotonic, **limits: float
+) -> AsyncIterator[asyncio.Task[None]]:
     """The scorers on one device, and the device's loop; what the loop raises is the test's to look at."""
-    device = Device(scorers, slots)
+    device = Device(scorers, slots, clock, **limits)
     loop = asyncio.create_task(device.run())
     try:
         yield loop

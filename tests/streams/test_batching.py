@@ -224,3 +224,35 @@ def test_nobody_is_passed_over_for_better_neighbours() -> None:
         taken.append(batcher.pop(0, limits, now_s).items)
         batcher.add([("alike", 10)] * 8, 0, now_s)
     assert ["odd"] in taken[:4]
+
+
+# ---- items that come back
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 12), st.integers(0, 1)), min_size=1, max_size=40),
+    st.lists(st.tuples(st.integers(0, 1), st.booleans()), max_size=40),
+)
+def test_what_was_put_back_is_there_once_and_as_old_as_it_was(
+    items: list[tuple[int, int]], steps: list[tuple[int, bool]]
+) -> None:
+    """Batches in flight, any of which may come back: at the end every item was done once, the oldest always first."""
+    batcher, done = MicroBatcher[int](2), list[int]()
+    for item, (tokens, lane) in enumerate(items):
+        batcher.add([(item, tokens)], lane, float(item))
+    now_s = float(len(items))
+    for lane, comes_back in [*steps, *[(lane, False) for lane in (0, 1) for _ in items]]:
+        if not batcher.lanes[lane]:
+            continue
+        waiting = sorted(item for item, (_, one) in enumerate(items) if one == lane and item not in done)
+        assert batcher.lanes[lane].oldest_s == waiting[0]
+        batch = batcher.pop(lane, LIMITS, now_s)
+        assert waiting[0] in batch.items
+        now_s += 1
+        if comes_back:
+            for item in batch.items:
+                batcher.put_back([(item, items[item][0])], lane, float(item))
+        else:
+            done += batch.items
+    assert sorted(done) == list(range(len(items)))
+    assert len(batcher) == batcher.tokens == 0

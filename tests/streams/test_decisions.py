@@ -18,8 +18,8 @@ from models.tasks import LabelPolicy
 from streams.decisions import MAX_EVIDENCE_CHARS, dead_letter, decide
 from streams.events import WIRE_TYPES, Coordinates, Event, Observation, Output, Rejected, iso
 from streams.live import Served
-from streams.scoring import Scores
 from streams.settings import load_settings
+from streams.trial import Scores
 from tests.streams.fakes import served_of, task_of
 from tests.streams.records import FakeRecord
 

@@ -12,7 +12,7 @@ import pytest
 from streams.adaptive import Bounds
 from streams.device import Device
 from streams.lanes import MAX_PASSED_OVER
-from streams.scoring import ModelBroken, Scorer
+from streams.scoring import Scorer
 from tests.streams.fakes import WAIT_S, FakeModel, loaded, task_of
 from tests.streams.serving import answers, at_work, bounds, outcomes_of, soon
 
@@ -214,18 +214,6 @@ async def test_a_full_batch_does_not_wait_on_an_idle_device(gate: threading.Sema
 
 
 # ---- failures and the end
-
-
-async def test_a_broken_model_ends_the_device_and_answers_nothing() -> None:
-    broken, sound = FakeModel(broken=True), FakeModel(heads={"tone": ("up", "down")})
-    one, other = Scorer(loaded(broken), ALONE), Scorer(loaded(sound), ALONE)
-    async with at_work(one, other) as loop:
-        future = await one.submit(numbered("text", 5))
-        with pytest.raises(ModelBroken, match="fake-1"):
-            await asyncio.wait_for(loop, WAIT_S)
-        after = await other.submit(["after"])
-        assert len(other.batcher) == 1
-        assert not future.done() and not after.done()
 
 
 async def test_a_model_that_answers_for_too_few_texts_ends_the_device() -> None:

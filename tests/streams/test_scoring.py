@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from models.tasks import LabelPolicy
 from models.windows import Rule, merge
 from streams import metrics
-from streams.scoring import ModelBroken, Outcome, Scorer, Scores, ScoringFailed
-from tests.streams.fakes import WAIT_S, FakeModel, loaded, task_of
+from streams.scoring import Outcome, Scorer, ScoringFailed
+from streams.trial import Scores
+from tests.streams.fakes import FakeModel, loaded, task_of
 from tests.streams.serving import answers, at_work, bounds, outcomes_of, soon
 
 
@@ -188,8 +189,8 @@ def test_poison_is_found_alone_and_the_rest_is_scored(count: int, data: st.DataO
     outcomes = asyncio.run(score())
     expected = ["failed" if place in poisoned else model.label_of(text) for place, text in enumerate(texts)]
     assert answers(model, outcomes) == expected
-    probes = 2 * len(poisoned)  # a harmless text, and the poisoned one once more
-    assert len(model.batches) <= 2 * count - 1 + probes
+    trials = 3 * 2 * len(poisoned)  # a harmless text, and the poisoned one once more
+    assert len(model.batches) <= 2 * count - 1 + 1 + trials
 
 
 async def test_what_failed_says_how() -> None:
@@ -205,16 +206,6 @@ async def test_a_passing_failure_costs_no_text() -> None:
     async with at_work(scorer):
         outcomes = await outcomes_of(scorer, texts)
     assert answers(model, outcomes) == [model.label_of(text) for text in texts]
-
-
-@pytest.mark.parametrize("count", [1, 5])
-async def test_a_model_that_fails_on_everything_ends_the_loop_and_answers_nothing(count: int) -> None:
-    scorer = Scorer(loaded(FakeModel(broken=True)), bounds())
-    async with at_work(scorer) as loop:
-        future = await scorer.submit([f"text {place}" for place in range(count)])
-        with pytest.raises(ModelBroken, match="fake-1 fails on a harmless text too"):
-            await asyncio.wait_for(loop, WAIT_S)
-        assert not future.done()  # nothing may be made a dead letter, nothing committed
 
 
 async def test_a_text_that_the_tokeniser_cannot_read_fails_alone() -> None:
@@ -233,13 +224,3 @@ async def test_scores_that_are_no_numbers_are_a_failure_of_the_text() -> None:
     async with at_work(scorer):
         outcomes = await outcomes_of(scorer, ["bad", "odd", "bad"])
     assert answers(model, outcomes) == ["bad", "failed", "bad"]
-
-
-async def test_a_model_whose_scores_are_never_numbers_is_broken() -> None:
-    """Or a damaged release would turn a whole stream into dead letters."""
-    scorer = Scorer(loaded(FakeModel(probability=float("nan"))), bounds())
-    async with at_work(scorer) as loop:
-        future = await scorer.submit(["text", "another"])
-        with pytest.raises(ModelBroken, match="not finite"):
-            await asyncio.wait_for(loop, WAIT_S)
-        assert not future.done()
