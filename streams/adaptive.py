@@ -111,6 +111,11 @@ class Pace:
         self._most_tokens = tokens
         self.limits = self._learned()
 
+    @property
+    def late(self) -> bool:
+        """Whether even the smallest batch takes longer than its share of the target."""
+        return self.cost.expected_s(self._bounds.min_tokens) > self._bounds.target_p99_s * _SHARE
+
     def fills(self, waiting: int, tokens: int) -> bool:
         """Whether so many texts of so many tokens together leave no room for more in one batch."""
         return waiting >= self.limits.max_events or tokens >= self.limits.max_tokens

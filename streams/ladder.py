@@ -26,6 +26,7 @@ from streams.trial import Ill, Ran, Runner, told
 log = logging.getLogger(__name__)
 
 _SLOW, _SLOW_NO_MORE = 5.0, 3.0  # times what batches took at the start
+_SLOW_BATCHES = 20  # fewer may have met with something else
 
 
 class Way:
@@ -57,6 +58,7 @@ class Way:
         self.breaker = Breaker(loaded is not None, jitter)
         self.loaded: Loaded | None = None
         self.problem = ""  # the last one
+        self.batches = 0  # learned from
         self._load = load
         self._bounds = bounds
         self._clock = clock
@@ -85,6 +87,7 @@ class Way:
         if self.cap.binds:
             self.pace.bound(self.cap.allowed(self._clock()))
         if not ran.failed:  # else the seconds are those of several runs
+            self.batches += 1
             self.pace.ran(padded_tokens, ran.seconds)
 
 
@@ -176,13 +179,14 @@ class Ladder:
         return self._clock() - self._held_since_s if self.holding and self._held_since_s is not None else 0.0
 
     def watch(self) -> None:
-        """Say when batches became slow, and when they no longer are."""
-        slowdown = self.way.pace.cost.slowdown
-        self.metrics.slowdown(slowdown)
-        if self._slow != (slowdown >= (_SLOW_NO_MORE if self._slow else _SLOW)):
-            self._slow = not self._slow
-            change = "slow" if self._slow else "fast enough again"
+        """Say when the model became too slow for its latency target, and when it no longer is."""
+        pace = self.way.pace
+        slowdown, limit = pace.cost.slowdown, _SLOW_NO_MORE if self._slow else _SLOW
+        slow = slowdown >= limit and pace.late and self.way.batches >= _SLOW_BATCHES
+        if slow != self._slow:
+            self._slow, change = slow, "slow" if slow else "fast enough again"
             log.warning("%s: the model is %s: batches take %.1f times as long as at first", self.name, change, slowdown)
+        self.metrics.slowdown(slowdown, slow)
 
     def _move(self, why: str) -> None:
         """Look which way serves now."""

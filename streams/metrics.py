@@ -62,6 +62,7 @@ MODEL_STATE = _gauge("model_state", "1 for what scores a task's texts: chosen, r
 MODEL_ILLNESSES = _counter("model_illnesses_total", "Times a runtime failed on a harmless text too", "task", "runtime")
 MODEL_PROBES = _counter("model_probes_total", "Probes of a runtime that is not trusted", "task", "result")
 OUT_OF_MEMORY = _counter("out_of_memory_total", "Batches that did not fit into memory, and were halved", "task")
+MODEL_SLOW = _gauge("model_slow", "1 while even the smallest batches, slower than at first, miss the target", "task")
 SLOWDOWN = _gauge("model_slowdown_ratio", "What batches cost now, over what they cost at the start", "task")
 BUDGET_TOKENS = _gauge("batch_budget_tokens", "Padded tokens a batch may have, as learned", "task")
 FIXED_COST_S = _gauge("batch_fixed_cost_seconds", "Model time of a batch besides its tokens, as learned", "task")
@@ -151,7 +152,7 @@ class LadderMetrics:
         self._illnesses = {way: MODEL_ILLNESSES.labels(name, way) for way in ("chosen", "reference")}
         self._probes = {passed: MODEL_PROBES.labels(name, word) for passed, word in _PROBE_RESULTS.items()}
         self._memory = OUT_OF_MEMORY.labels(name)
-        self._slowdown = SLOWDOWN.labels(name)
+        self._slowdown, self._slow = SLOWDOWN.labels(name), MODEL_SLOW.labels(name)
         self._slowdown.set(1)
         self.moved("chosen", None, None)
 
@@ -167,9 +168,10 @@ class LadderMetrics:
         """A batch did not fit."""
         self._memory.inc()
 
-    def slowdown(self, ratio: float) -> None:
-        """Batches take so many times what they took at the start."""
+    def slowdown(self, ratio: float, slow: bool) -> None:
+        """Batches take so many times what they took at the start, which is too long or not."""
         self._slowdown.set(ratio)
+        self._slow.set(slow)
 
     def moved(self, state: ModelState, before: Loaded | None, now: Loaded | None) -> None:
         """Another way serves, or none: what did before, and what does now."""

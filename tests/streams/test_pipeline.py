@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import threading
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -15,6 +16,7 @@ import pytest
 from faust.types import TP
 
 from models.tasks import LabelPolicy
+from streams import metrics
 from streams.consuming import Slice
 from streams.device import Device
 from streams.embedded import EmbeddedBroker
@@ -65,6 +67,7 @@ class Running:
         in_flight: int,
         on_finish: Callable[[Slice], None],
         publisher: Publisher,
+        shed_after_s: float | None,
     ) -> None:
         self.finished: list[Slice] = []
         scorers = [Scorer(loaded(one, *(task_of(task, BAD) for task in one.heads)), bounds()) for one in models]
@@ -75,7 +78,9 @@ class Running:
             self.finished.append(one)
 
         intake = Intake("news", settings.sources["news"], settings.intake)
-        self.pipeline = SourcePipeline(intake, scorers, tasks, BULK, publisher, settings.surge, in_flight, finish)
+        self.pipeline = SourcePipeline(
+            intake, scorers, tasks, BULK, publisher, settings.surge, in_flight, finish, shed_after_s
+        )
         self.loops = [asyncio.create_task(loop()) for loop in (self.pipeline.run, self.device.run)]
 
     async def until_finished(self, count: int) -> None:
@@ -95,12 +100,13 @@ async def running(
     in_flight: int = 4,
     on_finish: Callable[[Slice], None] = lambda one: None,
     timeout_s: float = 30,
+    shed_after_s: float | None = None,
 ) -> AsyncIterator[Running]:
     """Without tasks the source asks for all that the models have."""
     topics = {name: getattr(settings.topics, name) for name in OUTPUT_TOPICS}
     publisher = Publisher({"bootstrap.servers": settings.broker.bootstrap, "log_level": 0}, topics, timeout_s)
     asked = tasks or [task for one in models for task in one.heads]
-    one = Running(settings, models, asked, in_flight, on_finish, publisher)
+    one = Running(settings, models, asked, in_flight, on_finish, publisher, shed_after_s)
     try:
         yield one
     finally:
@@ -292,3 +298,40 @@ async def test_nothing_is_finished_while_the_broker_is_away(settings_at: MakeSet
             await asyncio.wait_for(asyncio.shield(one.loops[0]), 20)
         accepting.cancel()
     assert one.finished == []
+
+
+# ---- shedding
+
+
+@pytest.mark.parametrize("shed_after_s", [None, 60.0])
+async def test_what_waited_too_long_is_shed_whole_by_policy_alone(
+    embedded: EmbeddedBroker, settings_at: MakeSettings, shed_after_s: float | None
+) -> None:
+    settings, now_ms = settings_at(embedded.bootstrap), int(time.time() * 1000)
+    ends, safe = Ends(embedded.bootstrap, [settings.topics.shed]), list[int]()
+    headers = [("trace", b"abc")]
+    records = [
+        FakeRecord(b"\xff" if place == 3 else GOOD % (place, b"text"), place, "news",
+                   timestamp=now_ms - (3_600_000 if place < 5 else 0), key=b"k", headers=headers)
+        for place in range(8)
+    ]  # fmt: skip
+    before = metrics.REGISTRY.get_sample_value("streamgauge_shed_total", {"source": "news"}) or 0.0
+    async with running(
+        settings, risk(), shed_after_s=shed_after_s, on_finish=lambda one: safe.append(ends.total())
+    ) as one:
+        await one.pipeline.accept(Slice(TP("news", 0), records, generation_id=1))
+        await one.until_finished(1)
+    ends.close()
+    gone = [] if shed_after_s is None else [0, 1, 2, 4]
+    letters = await values(settings, "shed")
+    assert offsets(letters) == gone
+    assert safe == [len(gone)]  # acknowledged before its slice was finished
+    assert offsets(await values(settings, "predictions")) == [n for n in range(8) if n != 3 and n not in gone]
+    assert offsets(await values(settings, "dead_letters")) == [3]
+    for letter in letters:
+        assert (letter["stage"], letter["error"]) == ("shed", "WaitedTooLong")
+        assert base64.b64decode(letter["value_base64"]) == records[letter["source"]["offset"]].value
+        assert base64.b64decode(letter["key_base64"]) == b"k"
+        assert letter["headers_base64"] == [["trace", base64.b64encode(b"abc").decode()]]
+    after = metrics.REGISTRY.get_sample_value("streamgauge_shed_total", {"source": "news"})
+    assert after == before + len(gone)

@@ -45,6 +45,12 @@ def test_lanes_follow_the_kind_of_source_unless_they_are_given(tmp_path: Path) -
     assert by_lane(settings) == ["news", "chat", "transactions"]
 
 
+def test_nothing_is_shed_unless_a_source_says_so(tmp_path: Path) -> None:
+    assert not load_settings(env={}).sheds
+    assert load(tmp_path, "[sources.chat]\nshed_after_s = 60\n").sheds
+    assert not load(tmp_path, "[sources.chat]\nshed_after_s = 60\nenabled = false\n").sheds
+
+
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValidationError):
         load_settings(env={}).broker.group = "other"  # type: ignore[misc]
@@ -57,6 +63,8 @@ def test_settings_are_frozen() -> None:
         ("[brokers]\n", ["brokers", "no such setting", "did you mean 'broker'"]),
         ("[models]\ndevice = 'tpu'\n", ["models.device", "'auto', 'cpu' or 'cuda'", "my.toml"]),
         ("[broker]\nbootstrap = 'nowhere'\n", ["broker.bootstrap", "my.toml"]),
+        ("[sources.chat]\nshed_after_s = 0\n", ["sources.chat.shed_after_s", "greater than or equal to 1"]),
+        ("[models]\nhold_limit_s = 0\n", ["models.hold_limit_s", "greater than or equal to 1"]),
         ("[batching]\nmax_wait_ms = 'soon'\n", ["batching.max_wait_ms", "number"]),
         ("[batching]\ntarget_p99_ms = 0\n", ["batching.target_p99_ms", "greater than or equal to 1"]),
         (

@@ -39,6 +39,16 @@ def test_a_source_switched_off_needs_no_topic() -> None:
     assert "chat" not in {spec.name for spec in wanted_topics(settings)}
 
 
+def test_shed_events_have_a_topic_where_a_source_sheds() -> None:
+    shipped = load_settings(env={})
+    shedding = shipped.sources["chat"].model_copy(update={"shed_after_s": 60.0})
+    settings = shipped.model_copy(update={"sources": shipped.sources | {"chat": shedding}})
+    (shed,) = {spec.name for spec in wanted_topics(settings)} - {spec.name for spec in wanted_topics(shipped)}
+    specs = {spec.name: spec for spec in wanted_topics(settings)}
+    assert shed == "shed"
+    assert specs["shed"].config == specs["dead-letters"].config
+
+
 def test_two_sources_of_one_topic_need_it_once() -> None:
     shipped = load_settings(env={})
     settings = shipped.model_copy(update={"sources": shipped.sources | {"again": shipped.sources["news"]}})

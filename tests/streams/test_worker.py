@@ -30,6 +30,8 @@ SECRET = "S3cret-Word-77"  # noqa: S105 - made up
 class WorkerProcess:
     """`python -m streams.worker` with these settings, its log in a file."""
 
+    module = "streams.worker"
+
     def __init__(self, folder: Path, bootstrap: str, **settings: object) -> None:
         given = {
             "BROKER__BOOTSTRAP": bootstrap, "BROKER__FETCH_MAX_WAIT_MS": 10, "BROKER__SESSION_TIMEOUT_S": 6,
@@ -41,7 +43,7 @@ class WorkerProcess:
         self._log = folder / "worker.log"
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "streams.worker"], cwd=folder, env=env, stdout=log, stderr=subprocess.STDOUT
+                [sys.executable, "-m", self.module], cwd=folder, env=env, stdout=log, stderr=subprocess.STDOUT
             )
 
     def log(self) -> str:
