@@ -207,11 +207,6 @@ class Ladder:
             log.log(level, "%s: %s and serves, after %.1f s", self.name, why, lasted_s)
         self.metrics.moved(self.state, before.loaded, None if self.holding else self.way.loaded)
 
-    @property
-    def degraded(self) -> bool:
-        """Whether something other than what was chosen serves, or batches are slow."""
-        return self.state != "chosen" or self._slow
-
     def report(self) -> dict[str, Any]:
         """What `/ready` says of the model."""
         problems = {way.name: way.problem for way in self._ways if way.problem and way.breaker.state != "closed"}

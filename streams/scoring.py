@@ -196,8 +196,9 @@ class Scorer:
             self.metrics.failed(ran.failed)
             if ran.too_many_tokens is not None:
                 self.ladder.metrics.out_of_memory()
+        loaded = self.loaded
         for (sink, place, _), row in zip(batch.items, ran.rows, strict=True):
-            sink.fill(place, self._blamed(row) if isinstance(row, Poison) else (self.loaded, row))
+            sink.fill(place, self._blamed(row) if isinstance(row, Poison) else (loaded, row))
 
     def _blamed(self, poison: Poison) -> ScoringFailed:
         log.warning("%s: the model failed on one text, again and again: %s", self.name, poison.error)

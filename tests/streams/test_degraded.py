@@ -19,6 +19,8 @@ from tests.streams.handmade import make_release
 from tests.streams.test_worker import WorkerProcess, event, read, send
 from tests.streams.wire import committed, free_port
 
+pytestmark = pytest.mark.slow
+
 HEADS = {"sentiment": ("negative", "neutral"), "intent": ("ask", "tell"), "risk": ("benign", "fraud")}
 
 
@@ -76,7 +78,7 @@ def start(
     def run(**settings: object) -> SickWorker:
         (tmp_path / "state").write_text("well")
         running.append(SickWorker(tmp_path, broker.bootstrap, release, **settings))
-        running[-1].until(lambda: running[-1].ready()["status"] == "ready")
+        running[-1].until(lambda: running[-1].ready()["status"] == "ready", 120)
         return running[-1]
 
     yield run

@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 import pytest
+from confluent_kafka import Producer
 from faust.types import TP
 
 from models.tasks import LabelPolicy
@@ -308,6 +309,7 @@ async def test_what_waited_too_long_is_shed_whole_by_policy_alone(
     embedded: EmbeddedBroker, settings_at: MakeSettings, shed_after_s: float | None
 ) -> None:
     settings, now_ms = settings_at(embedded.bootstrap), int(time.time() * 1000)
+    Producer({"bootstrap.servers": embedded.bootstrap}).list_topics(settings.topics.shed, 10)  # makes it
     ends, safe = Ends(embedded.bootstrap, [settings.topics.shed]), list[int]()
     headers = [("trace", b"abc")]
     records = [

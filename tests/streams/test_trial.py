@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.runtimes import out_of_memory
 from streams.trial import HARMLESS, Ill, Poison, Ran, Runner
 from tests.streams.fakes import Clock, FakeModel
 
@@ -107,19 +106,3 @@ def test_a_flaky_model_seldom_has_a_text_blamed(share: float) -> None:
         except Ill:
             continue
     assert blamed == 0
-
-
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (MemoryError(), True),
-        (RuntimeError("CUDA failure 2: out of memory ; GPU=0 ; hostname=h ; expr=cudaMalloc((void**)&p, size);"), True),
-        (RuntimeError("bfc_arena.cc:368 Available memory of 0 is smaller than requested bytes of 701267968"), True),
-        (RuntimeError("CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED"), True),
-        (RuntimeError("Exception from src/inference: std::bad_alloc"), True),
-        (RuntimeError("CUDA failure 700: an illegal memory access was encountered"), False),
-        (ValueError("Got invalid dimensions for input: input_ids"), False),
-    ],
-)
-def test_how_libraries_say_that_memory_is_short(error: Exception, expected: bool) -> None:
-    assert out_of_memory(error) is expected
