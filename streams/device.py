@@ -201,7 +201,7 @@ class Device:
 
     def _granted_s(self, run: _Run) -> float:
         """How long a run may take: far longer than what it costs, and never longer than the limit."""
-        expected_s = run.way.pace.cost.expected_s(run.batch.padded_tokens)
+        expected_s = run.way.pace.cost.expected_s(run.batch.tokens)
         return min(self._hang_s, max(_HANG_LEAST_S, _HANG_TIMES * expected_s))
 
     def _fail(self, error: Exception) -> None:
