@@ -183,10 +183,10 @@ async def test_texts_are_tokenised_while_a_batch_runs(gate: threading.Semaphore)
 # ---- waiting for more
 
 
-def patient(model: FakeModel, max_events: int = 1000) -> Scorer:
-    """A scorer at which thousands a second arrive, so that waiting 50 ms for more pays."""
-    slow_to_start = loaded(model, costs=((10, 1.0), (1000, 1.001)))
-    return Scorer(slow_to_start, bounds(max_events, max_wait_s=0.05))
+def patient(model: FakeModel, max_events: int = 1000, wait_s: float = 0.05) -> Scorer:
+    """A scorer at which thousands a second arrive, so that waiting for more pays."""
+    slow_to_start = loaded(model, costs=((10, 20 * wait_s), (1000, 20.001 * wait_s)))
+    return Scorer(slow_to_start, bounds(max_events, max_wait_s=wait_s))
 
 
 async def test_at_a_high_rate_a_text_waits_for_more_but_not_for_ever() -> None:
@@ -202,7 +202,7 @@ async def test_at_a_high_rate_a_text_waits_for_more_but_not_for_ever() -> None:
 
 
 async def test_a_full_batch_does_not_wait_on_an_idle_device(gate: threading.Semaphore) -> None:
-    scorer = patient(FakeModel(gate=gate), max_events=4)
+    scorer = patient(FakeModel(gate=gate), max_events=4, wait_s=WAIT_S)
     async with at_work(scorer):
         scorer.pace.arrived(100_000, asyncio.get_running_loop().time())
         futures = [await scorer.submit([f"text {number}"]) for number in range(3)]
