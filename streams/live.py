@@ -41,12 +41,21 @@ class TextModel(Protocol):
         ...
 
     @property
+    def packs(self) -> bool:
+        """Whether texts of unlike lengths cost no padding in one batch."""
+        ...
+
+    @property
     def heads(self) -> Mapping[str, Head]:
         """By task: the labels in the order of their scores."""
         ...
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """Tokenise; a text longer than the model reads becomes several windows. Called on the tokeniser's thread."""
+        ...
+
+    def padded_tokens(self, lengths: Sequence[int]) -> int:
+        """What a batch of windows of so many tokens comes to, padding counted."""
         ...
 
     def run(self, windows: Sequence[Sequence[int]]) -> Mapping[str, NDArray[np.float32]]:
@@ -123,7 +132,7 @@ def _cost(model: TextModel, texts: int, tokens: int) -> tuple[int, float]:
         started_s = time.perf_counter()
         model.run([window] * texts)
         fastest_s = min(fastest_s, time.perf_counter() - started_s)
-    return len(window) * texts, fastest_s
+    return model.padded_tokens([len(window)] * texts), fastest_s
 
 
 def load_models(settings: Settings) -> list[Loaded]:

@@ -22,7 +22,7 @@ from models.classifier import Encoded
 from models.windows import merge
 from streams import metrics
 from streams.adaptive import Bounds, CostModel, Pace
-from streams.batching import Batch, MicroBatcher
+from streams.batching import Batch, Limits, MicroBatcher
 from streams.live import Loaded, Served
 from streams.settings import LANES
 
@@ -123,7 +123,7 @@ class Scorer:
     def __init__(self, loaded: Loaded, bounds: Bounds, clock: Callable[[], float] = time.monotonic) -> None:
         self.loaded = loaded
         self.name = loaded.name
-        self.batcher: MicroBatcher[Item] = MicroBatcher(len(LANES))
+        self.batcher: MicroBatcher[Item] = MicroBatcher(len(LANES), loaded.model.packs)
         self.pace = Pace(bounds, CostModel(loaded.costs))
         self._clock = clock
         self._tokeniser: Executor | None = None
@@ -141,6 +141,14 @@ class Scorer:
     def patience_s(self) -> float:
         """How long the oldest of what waits should wait for more; see `Pace`."""
         return self.pace.patience_s(len(self.batcher), self.batcher.tokens)
+
+    def limits(self, slots: int) -> Limits:
+        """Of the next batch. Where small batches cost no more a token than large ones, all slots share what waits."""
+        limits = self.pace.limits
+        if not self.loaded.model.packs:
+            return limits
+        share = max(2 * limits.spare_tokens, -(-self.batcher.tokens // slots))
+        return limits._replace(max_tokens=min(limits.max_tokens, share))
 
     async def submit(self, texts: Sequence[str], lane: int = 0) -> asyncio.Future[list[Outcome]]:
         """Tokenise and queue texts; the future resolves to one outcome for each, in order."""
@@ -187,8 +195,9 @@ class Scorer:
 
     def deliver(self, batch: Batch[Item], outcomes: Sequence[Outcome], seconds: float) -> None:
         """Back on the loop: fill the slots, and learn what the batch cost."""
-        self.pace.ran(batch.padded_tokens, seconds)
-        self.metrics.ran(batch, seconds)
+        padded_tokens = self.loaded.model.padded_tokens([len(ids) for _, _, ids in batch.items])
+        self.pace.ran(padded_tokens, seconds)
+        self.metrics.ran(batch, padded_tokens, seconds)
         self.metrics.learned(self.pace)
         for (sink, place, _), outcome in zip(batch.items, outcomes, strict=True):
             sink.fill(place, outcome)
