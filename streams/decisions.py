@@ -30,42 +30,44 @@ from streams.settings import SurgeSettings
 
 APP_VERSION = "0.1.0"
 MAX_EVIDENCE_CHARS = 1000
+_new = tuple.__new__  # makes a named tuple in half the time that calling its class takes
 
 
 def decide(event: Event, results: Sequence[tuple[Served, Scores]], surge: SurgeSettings, now: str) -> list[Output]:
-    """Everything one event causes, given its scores by task. `now` is the wall clock as ISO 8601."""
+    """Everything one event causes, given its scores by task. `now` is the wall clock as ISO 8601.
+
+    The event is taken apart once and the prediction made right here: done by functions it took half as long again.
+    """
+    source, at, event_id, event_time, _, _, key, entities = event
+    topic, partition, offset = at
     outputs: list[Output] = []
     for served, scores in results:
-        prediction = _prediction(event, served, scores, now)
-        outputs.append(Output("predictions", event.key, prediction))
-        unsure = prediction["score"] < served.task.review_below
+        best, probabilities = scores
+        name, labels, score = served.name, served.labels, probabilities[best]
+        prediction: Prediction = {
+            "id": f"{topic}/{partition}/{offset}/{name}",
+            "event_id": event_id,
+            "event_time": event_time,
+            "scored_at": now,
+            "task": name,
+            "release": served.release,
+            "label": labels[best],
+            "score": score,
+            "scores": dict(zip(labels, probabilities)),  # noqa: B905 - as long as each other since the model was loaded
+            "source": {"name": source, "topic": topic, "partition": partition, "offset": offset},
+        }
+        outputs.append(_new(Output, ("predictions", key, prediction, -1)))
+        unsure = score < served.review_below
         if unsure:
-            outputs.append(Output("review", event.key, _review(event, prediction)))
+            outputs.append(Output("review", key, _review(event, prediction)))
         if served.routes:
-            outputs.append(Output("routes", event.key, _route(event, prediction, served.policies[scores[0]], unsure)))
+            outputs.append(Output("routes", key, _route(event, prediction, served.policies[best], unsure)))
         for rule in served.alert_rules:
-            if scores[1][rule.column] >= rule.threshold:
-                outputs.append(Output("alerts", event.key, _alert(event, prediction, rule)))
-        if event.entities and served.name == surge.task:
+            if probabilities[rule.column] >= rule.threshold:
+                outputs.append(Output("alerts", key, _alert(event, prediction, rule)))
+        if entities and name == surge.task:
             outputs += _observations(event, served, scores, surge)
     return outputs
-
-
-def _prediction(event: Event, served: Served, scores: Scores, now: str) -> Prediction:
-    best, probabilities = scores
-    task, labels, at = served.name, served.labels, event.at
-    return {
-        "id": f"{at.topic}/{at.partition}/{at.offset}/{task}",
-        "event_id": event.event_id,
-        "event_time": event.event_time,
-        "scored_at": now,
-        "task": task,
-        "release": served.release,
-        "label": labels[best],
-        "score": probabilities[best],
-        "scores": dict(zip(labels, probabilities)),  # noqa: B905 - as long as each other since the model was loaded
-        "source": source_ref(event.source, at),
-    }
 
 
 def _alert(event: Event, prediction: Prediction, rule: AlertRule) -> Alert:

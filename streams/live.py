@@ -86,6 +86,11 @@ class Served:
         return self.task.name
 
     @cached_property
+    def review_below(self) -> float:
+        """A person reviews a best score below it."""
+        return self.task.review_below
+
+    @cached_property
     def policies(self) -> tuple[LabelPolicy, ...]:
         """The policy of each label, in their order."""
         return tuple(self.task.policy(label) for label in self.labels)
@@ -112,6 +117,11 @@ class Loaded:
     model: TextModel
     served: tuple[Served, ...]
     costs: tuple[tuple[int, float], ...]
+
+    @cached_property
+    def tasks(self) -> frozenset[str]:
+        """The names of those it serves."""
+        return frozenset(one.name for one in self.served)
 
     @property
     def name(self) -> str:

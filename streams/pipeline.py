@@ -138,7 +138,7 @@ class SourcePipeline:
                 message = f"{event.at}: task {outcome.task}: {outcome.error}"[:1024]
                 return Rejected(event.at, "scoring", "ModelFailed", message)
             loaded, scores = outcome
-            for served, of_task in zip(loaded.served, scores):  # noqa: B905 - one of each since the model ran
-                if served.name in self._tasks:
-                    results.append((served, of_task))
+            # One score of each since the model ran; most models serve no task but those of the source.
+            pairs = zip(loaded.served, scores)  # noqa: B905
+            results += pairs if loaded.tasks <= self._tasks else [one for one in pairs if one[0].name in self._tasks]
         return results
