@@ -175,6 +175,34 @@ def test_any_bytes_get_exactly_one_verdict(
             assert one.error != "Unexpected", one.message
 
 
+near_times = st.sampled_from([
+    "2026-02-28T12:00:00Z", "2026-02-28T12:00:00.123Z", "2026-02-28T12:00:00,123Z", "2026-02-28T12:00+01:00Z", "Z" * 20,
+    "2026-02-28T120000.1234Z", "2026-02-30T12:00:00Z", "2999-01-01T00:00:00Z",
+    "1970-01-01T00:00:00Z", "2026-W09-6T12:00:00Z",
+    "٢٠٢٦-02-28T12:00:00Z", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999Z", "",
+    1_772_280_000, 1_772_280_000.25, True, None,
+])  # fmt: skip
+near_words = st.sampled_from(
+    ["x", " x ", "", "  ", "x" * 512, "x" * 513, "x" * 1001, "é", 7, True, None, [], ["k"], [1], {"a": [[1]]}]
+)
+near_usual = st.fixed_dictionaries(
+    {}, optional={"title": near_words, "id": near_words, "ts": near_times, "symbols": near_words, "deep": json_values}
+).map(lambda body: json.dumps(body).encode("utf-8", "surrogatepass"))
+
+
+@given(
+    st.lists(near_usual | hostile, max_size=8), st.none() | st.binary(), st.sampled_from([None, -1, 1_772_280_000_500])
+)
+def test_what_looks_usual_is_judged_as_everything_else(
+    values: list[bytes | None], key: bytes | None, timestamp: int | None
+) -> None:
+    """The shapes that are recognised in passing give what the methods that judge every shape give."""
+    records = [FakeRecord(value, offset, key=key, timestamp=timestamp) for offset, value in enumerate(values)]
+    quick, careful = (Intake("news", SOURCE.model_copy(update={"text": ("title",)}), LIMITS) for _ in range(2))
+    careful._id_name = careful._time_name = careful._key_name = careful._text_name = None  # nothing is usual to it
+    assert quick.decode(records, NOW_S) == careful.decode(records, NOW_S)
+
+
 @given(json_values)
 def test_depth_is_counted_as_a_recursion_would(value: object) -> None:
     def recursive(node: object) -> int:
