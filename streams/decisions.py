@@ -1,29 +1,24 @@
 """What a score means: predictions, alerts, routes, review requests and observations. Pure.
 
-The identity of every output comes from the input's coordinates, so that a redelivery repeats it.
+The identity of every output comes from the input's (its coordinates, or its lineage), so that a redelivery repeats it.
 """
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 
 from models.tasks import LabelPolicy
 from streams.events import (
     Alert,
     Coordinates,
-    DeadLetter,
     Event,
     Observation,
     Output,
     Prediction,
-    Rejected,
     ReviewRequest,
     Route,
     SourceRef,
-    iso,
 )
-from streams.intake import Record
 from streams.live import AlertRule, Served
 from streams.scoring import Scores
 from streams.settings import SurgeSettings
@@ -38,14 +33,15 @@ def decide(event: Event, results: Sequence[tuple[Served, Scores]], surge: SurgeS
 
     The event is taken apart once and the prediction made right here: done by functions it took half as long again.
     """
-    source, at, event_id, event_time, _, _, key, entities = event
+    source, at, event_id, event_time, _, _, key, entities, lineage = event
     topic, partition, offset = at
+    identity = lineage or f"{topic}/{partition}/{offset}"
     outputs: list[Output] = []
     for served, scores in results:
         best, probabilities = scores
         name, labels, score = served.name, served.labels, probabilities[best]
         prediction: Prediction = {
-            "id": f"{topic}/{partition}/{offset}/{name}",
+            "id": f"{identity}/{name}",
             "event_id": event_id,
             "event_time": event_time,
             "scored_at": now,
@@ -114,7 +110,7 @@ def _observations(event: Event, served: Served, scores: Scores, surge: SurgeSett
 
 def _observation(event: Event, index: int, entity: str, hit: bool, score: float, release: str) -> Observation:
     return {
-        "id": f"{event.at}/observation/{index}",
+        "id": f"{event.identity}/observation/{index}",
         "entity": entity,
         "event_time_s": event.event_time_s,
         "hit": hit,
@@ -124,32 +120,6 @@ def _observation(event: Event, index: int, entity: str, hit: bool, score: float,
     }
 
 
-def dead_letter(record: Record, source: str, rejected: Rejected, now_s: float) -> Output:
-    """The record that cannot go on, whole, with why."""
-    value: DeadLetter = {
-        "id": f"{rejected.at}/dead-letter",
-        "source": source_ref(source, rejected.at),
-        "timestamp": iso(record.timestamp / 1000) if record.timestamp is not None and record.timestamp > 0 else None,
-        "stage": rejected.stage,
-        "error": rejected.error,
-        "message": rejected.message,
-        "key_base64": _base64(record.key),
-        "value_base64": _base64(record.value),
-        "headers_base64": _headers(record.headers),
-        "failed_at": iso(now_s),
-        "app_version": APP_VERSION,
-    }
-    return Output("dead_letters", str(rejected.at), value)
-
-
 def source_ref(source: str, at: Coordinates) -> SourceRef:
     """The `source` field of every output."""
     return {"name": source, "topic": at.topic, "partition": at.partition, "offset": at.offset}
-
-
-def _headers(headers: Sequence[tuple[str, bytes | None]]) -> list[tuple[str, str | None]]:
-    return [(name, _base64(value)) for name, value in headers or ()]
-
-
-def _base64(data: bytes | None) -> str | None:
-    return None if data is None else base64.b64encode(data).decode("ascii")

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import orjson
 
 from streams.events import Coordinates, Event, Rejected, iso
+from streams.lineage import lineage_of, redriven_of
 from streams.settings import IntakeSettings, Source
 
 MAX_ID_CHARS = 512
@@ -92,11 +93,15 @@ class Intake:
     def _event(self, at: Coordinates, record: Record, now_s: float) -> Event:
         """The usual shape of each field is recognised right here: a call for each costs as much as parsing the JSON."""
         body = self._parse(record.value)
+        origin, timestamp_ms, lineage = at, record.timestamp, None
+        if record.headers and (redriven := redriven_of(record.headers, at)):
+            origin, timestamp_ms = redriven.origin, redriven.timestamp_ms
+            lineage = lineage_of(origin, record.key, record.value)
         field = body.get
         found = field(self._id_name)
-        event_id = found if type(found) is str and 0 < len(found) <= MAX_ID_CHARS else self._id(body, at)
+        event_id = found if type(found) is str and 0 < len(found) <= MAX_ID_CHARS else self._id(body, origin)
         found = field(self._time_name)
-        event_time, event_time_s = self._usual_time(found, now_s) or self._time(body, record.timestamp, now_s)
+        event_time, event_time_s = self._usual_time(found, now_s) or self._time(body, timestamp_ms, now_s)
         found = field(self._text_name)
         text = found.strip() if type(found) is str else ""
         if not 0 < len(text) <= self._limits.max_text_chars:
@@ -104,7 +109,7 @@ class Intake:
         found = field(self._key_name)
         key = found if type(found) is str and 0 < len(found) <= MAX_ID_CHARS else self._key(body, record.key, event_id)
         entities = self._entities(body) if self._entities_path else ()
-        return _new(Event, (self.name, at, event_id, event_time, event_time_s, text, key, entities))
+        return _new(Event, (self.name, at, event_id, event_time, event_time_s, text, key, entities, lineage))
 
     def _parse(self, value: bytes | None) -> dict[Any, Any]:
         limits = self._limits

@@ -18,7 +18,8 @@ from faust.types import TP
 
 from streams import metrics
 from streams.consuming import Slice
-from streams.decisions import dead_letter, decide
+from streams.decisions import decide
+from streams.envelope import dead_letter
 from streams.events import Event, Output, Rejected, iso
 from streams.intake import Intake
 from streams.live import Served
@@ -135,8 +136,8 @@ class SourcePipeline:
         results: list[tuple[Served, Scores]] = []
         for outcome in outcomes:
             if isinstance(outcome, ScoringFailed):
-                message = f"{event.at}: task {outcome.task}: {outcome.error}"[:1024]
-                return Rejected(event.at, "scoring", "ModelFailed", message)
+                message = f"{event.at}: task {outcome.task}: {outcome.error}"
+                return Rejected(event.at, "scoring", "ModelFailed", message, outcome.attempts, outcome.release)
             loaded, scores = outcome
             # One score of each since the model ran; most models serve no task but those of the source.
             pairs = zip(loaded.served, scores)  # noqa: B905

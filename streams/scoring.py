@@ -39,10 +39,12 @@ class ModelBroken(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class ScoringFailed:
-    """The model of these tasks failed on this one text."""
+    """The model of these tasks failed on this one text, as often as it was tried alone."""
 
     task: str
     error: str
+    attempts: int
+    release: str
 
 
 # Per text: the model, and its scores by each of `loaded.served`. Bare tuples: this is made for every event.
@@ -171,7 +173,8 @@ class Scorer:
         except Exception as error:
             if len(texts) > 1:
                 return [one for text in texts for one in self._encode([text])]
-            return [ScoringFailed(self.name, f"the tokeniser failed: {type(error).__name__}: {error}"[:500])]
+            why = f"the tokeniser failed: {type(error).__name__}: {error}"[:500]
+            return [ScoringFailed(self.name, why, 1, self.loaded.model.release)]
 
     def _items(self, encoded: Sequence[Encoded | ScoringFailed], slots: _Slots) -> Iterable[tuple[Item, int]]:
         for place, one in enumerate(encoded):
@@ -229,7 +232,7 @@ class Scorer:
             return self._scored(items)[0]
         except Exception as again:
             log.warning("%s: the model failed on one text, twice: %s", self.name, again)
-            return ScoringFailed(self.name, f"{type(again).__name__}: {again}"[:500])
+            return ScoringFailed(self.name, f"{type(again).__name__}: {again}"[:500], 2, model.release)
 
     def _scored(self, items: Sequence[Item]) -> list[Outcome]:
         scores = zip(*(_rounded(one) for one in self._run([ids for _, _, ids in items])), strict=True)

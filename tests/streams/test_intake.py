@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from streams.events import Coordinates, Event, Rejected
 from streams.intake import Intake, depth
+from streams.lineage import Redriven, headers_of, lineage_of
 from streams.settings import IntakeSettings, Source, load_settings
 from tests.streams.records import FakeRecord
 
@@ -84,6 +85,17 @@ def test_every_way_to_write_a_time_comes_out_the_same_way(given: str | float, wo
 def test_times_without_a_zone_are_utc() -> None:
     assert event({"title": "t", "ts": "2026-02-28T12:00:00"}).event_time_s == 1_772_280_000.0
     assert event({"title": "t", "ts": 1_772_280_000.25}).event_time_s == 1_772_280_000.25
+
+
+def test_a_redriven_event_keeps_its_id_and_time_and_goes_by_its_lineage() -> None:
+    origin = Redriven(Coordinates("news", 0, 9), 1, "2026-02-01T00:00:00.000Z", 1_700_000_000_500)
+    record = {"offset": 77, "key": b"k", "timestamp": 1_772_000_000_000}
+    got = event({"title": "t"}, headers=headers_of(origin, [("x", None)]), **record)
+    assert (got.at, got.event_id, got.event_time_s) == (Coordinates("news", 0, 77), "news/0/9", 1_700_000_000.5)
+    assert got.identity == lineage_of(origin.origin, b"k", b'{"title":"t"}')
+    forged = origin._replace(origin=Coordinates("news", 1, 9))
+    got = event({"title": "t"}, headers=headers_of(forged, ()), **record)
+    assert (got.identity, got.event_id, got.event_time_s) == ("news/0/77", "news/0/77", 1_772_000_000.0)
 
 
 BAD: list[tuple[bytes | None, str, str]] = [
