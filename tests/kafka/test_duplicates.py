@@ -119,8 +119,9 @@ def test_a_consumer_that_follows_the_recipe_acts_on_each_output_once(
             kills.append((time.monotonic(), {one.partition: one.offset for one in group.committed(parts, 60)}))
         sender.join(SECONDS + 90)
         assert sent, "the events could not all be sent"
-        end_s = time.monotonic() + 90
-        while len(desk.came) < EVENTS and time.monotonic() < end_s:
+        end_s = time.monotonic() + 120
+        while len(desk.came) < EVENTS or sum(one.offset for one in group.committed(parts, 60)) < EVENTS:
+            assert time.monotonic() < end_s, f"{len(desk.came)} of {EVENTS} events came out and are committed"
             time.sleep(0.2)
     finally:
         code = stop(supervisor)
