@@ -163,7 +163,7 @@ class Device:
     def _start(self, index: int, lane: int, now_s: float) -> None:
         scorer = self._scorers[index]
         way = scorer.ladder.way
-        batch = scorer.batcher.pop(lane, scorer.pace.limits, now_s)
+        batch = scorer.batcher.pop(lane, scorer.limits(self._slots), now_s)
         work = asyncio.get_running_loop().run_in_executor(self._model, scorer.compute, way, batch)
         self._runs[work] = _Run(scorer, way, lane, batch, now_s)
         work.add_done_callback(self._ended)

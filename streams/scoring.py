@@ -21,7 +21,7 @@ from models.classifier import Encoded
 from models.windows import merge
 from streams import metrics
 from streams.adaptive import Bounds, Pace
-from streams.batching import Batch, MicroBatcher
+from streams.batching import Batch, Limits, MicroBatcher
 from streams.ladder import Ladder, Way
 from streams.live import Loaded, Served
 from streams.settings import LANES
@@ -32,10 +32,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ScoringFailed:
-    """The model of these tasks failed on this one text."""
+    """The model of these tasks failed on this one text, as often as it was tried alone."""
 
     task: str
     error: str
+    attempts: int
+    release: str
 
 
 # Per text: the model, and its scores by each of `loaded.served`. Bare tuples: this is made for every event.
@@ -117,7 +119,7 @@ class Scorer:
     ) -> None:
         self.loaded = loaded
         self.name = loaded.name
-        self.batcher: MicroBatcher[Item] = MicroBatcher(len(LANES))
+        self.batcher: MicroBatcher[Item] = MicroBatcher(len(LANES), loaded.model.packs)
         self.ladder = Ladder(loaded, bounds, clock, jitter)
         self._clock = clock
         self._tokeniser: Executor | None = None
@@ -141,6 +143,14 @@ class Scorer:
         """How long the oldest of what waits should wait for more; see `Pace`."""
         return self.pace.patience_s(len(self.batcher), self.batcher.tokens)
 
+    def limits(self, slots: int) -> Limits:
+        """Of the next batch. Where small batches cost no more a token than large ones, all slots share what waits."""
+        limits = self.pace.limits
+        if not self.ladder.way.runner.model.packs:
+            return limits
+        share = max(2 * limits.spare_tokens, -(-self.batcher.tokens // slots))
+        return limits._replace(max_tokens=min(limits.max_tokens, share))
+
     async def submit(self, texts: Sequence[str], lane: int = 0) -> asyncio.Future[list[Outcome]]:
         """Tokenise and queue texts; the future resolves to one outcome for each, in order."""
         loop = asyncio.get_running_loop()
@@ -162,7 +172,8 @@ class Scorer:
         except Exception as error:
             if len(texts) > 1:
                 return [one for text in texts for one in self._encode([text])]
-            return [ScoringFailed(self.name, f"the tokeniser failed: {type(error).__name__}: {error}"[:500])]
+            why = f"the tokeniser failed: {type(error).__name__}: {error}"[:500]
+            return [ScoringFailed(self.name, why, 1, self.loaded.model.release)]
 
     def _items(self, encoded: Sequence[Encoded | ScoringFailed], slots: _Slots) -> Iterable[tuple[Item, int]]:
         for place, one in enumerate(encoded):
@@ -188,9 +199,10 @@ class Scorer:
 
     def deliver(self, way: Way, batch: Batch[Item], ran: Ran) -> None:
         """Back on the loop: fill the slots, and learn from the batch."""
-        way.learn(batch.padded_tokens, ran)
+        padded_tokens = way.runner.model.padded_tokens([len(ids) for _, _, ids in batch.items])
+        way.learn(padded_tokens, ran)
         self.ladder.progressed()
-        self.metrics.ran(batch, ran.seconds)
+        self.metrics.ran(batch, padded_tokens, ran.seconds)
         self.metrics.learned(self.pace)
         if ran.failed:
             self.metrics.failed(ran.failed)
@@ -202,7 +214,7 @@ class Scorer:
 
     def _blamed(self, poison: Poison) -> ScoringFailed:
         log.warning("%s: the model failed on one text, again and again: %s", self.name, poison.error)
-        return ScoringFailed(self.name, poison.error)
+        return ScoringFailed(self.name, poison.error, poison.attempts, self.loaded.model.release)
 
     def put_back(self, batch: Batch[Item], lane: int, popped_s: float) -> None:
         """Queue the texts of a batch again that was popped from a lane."""

@@ -31,9 +31,10 @@ class Ill(Exception):
 
 
 class Poison(NamedTuple):
-    """The one text that the model fails on."""
+    """The one text that the model fails on, as often as it was tried alone."""
 
     error: str
+    attempts: int
 
 
 class Ran(NamedTuple):
@@ -132,7 +133,7 @@ class _Trial:
             return [self._alone(error, windows)]
         short_of_memory = out_of_memory(error)
         if short_of_memory:
-            tokens = len(windows) * max(map(len, windows))
+            tokens = self._runner.model.padded_tokens(list(map(len, windows)))
             self.too_many_tokens = min(tokens, self.too_many_tokens or tokens)
         failed_before, middle = self.failed, len(windows) // 2
         rows = self._part(windows[:middle]) + self._part(windows[middle:])
@@ -147,7 +148,8 @@ class _Trial:
             return self._after(error, windows)
 
     def _alone(self, error: Exception, windows: Sequence[Sequence[int]]) -> Row | Poison:
-        for _ in range(self._runner.trials):
+        trials = self._runner.trials
+        for _ in range(trials):
             if out_of_memory(error):
                 break
             self._runner.check()
@@ -160,7 +162,7 @@ class _Trial:
                 return row
         if out_of_memory(error):
             raise Ill(f"out of memory on one text of {len(windows[0])} tokens: {told(error)}") from error
-        return Poison(told(error))
+        return Poison(told(error), 1 + trials)
 
 
 def _rounded(probabilities: NDArray[np.float32]) -> list[Scores]:

@@ -43,7 +43,8 @@ class Sick:
         self._poison = model.encode([POISON])[0].windows[0][1]
         self._rng = random.Random(5)
         self.release, self.runtime, self.device = model.release, model.runtime, model.device
-        self.slots, self.heads, self.encode = model.slots, model.heads, model.encode
+        self.slots, self.heads, self.packs = model.slots, model.heads, model.packs
+        self.encode, self.padded_tokens = model.encode, model.padded_tokens
 
     def run(self, windows: Sequence[Sequence[int]]) -> Mapping[str, Floats]:
         if self._file is not None:
