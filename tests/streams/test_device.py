@@ -199,7 +199,7 @@ async def test_texts_are_tokenised_while_a_batch_runs(gate: threading.Semaphore)
 # ---- waiting for more
 
 
-def patient(model: FakeModel, max_events: int = 1000, wait_s: float = 0.05) -> Scorer:
+def patient(model: FakeModel, max_events: int = 1000, wait_s: float = 0.5) -> Scorer:
     """A scorer at which thousands a second arrive, so that waiting for more pays."""
     slow_to_start = loaded(model, costs=((10, 20 * wait_s), (1000, 20.001 * wait_s)))
     return Scorer(slow_to_start, bounds(max_events, max_wait_s=wait_s))
