@@ -28,7 +28,7 @@ def end_process(reason: str, error: BaseException | None = None) -> NoReturn:
     """Log the reason and end this process without any clean-up that could commit unfinished work."""
     code = BROKER_UNAVAILABLE if isinstance(error, BrokerUnavailable) else UNEXPECTED
     unexpected = error if code == UNEXPECTED else None
-    log.critical("%s: %s; ending with code %d", reason, error or "no further detail", code, exc_info=unexpected)
+    log.critical("%s%s; ending with code %d", reason, f": {error}" if error else "", code, exc_info=unexpected)
     leave(code)
 
 

@@ -123,6 +123,19 @@ class Publisher:
             pause_s = _POLL_S if len(self._producer) else _IDLE_POLL_S
             self._next_poll = asyncio.get_running_loop().call_later(pause_s, self._poll)
 
+    @property
+    def unacknowledged(self) -> int:
+        """Outputs handed over that the broker has not acknowledged yet."""
+        return len(self._producer)
+
+    def broker_answers(self, timeout_s: float) -> bool:
+        """Whether any broker tells something about a topic in time. Blocks: call it in a thread."""
+        try:
+            self._producer.list_topics(next(iter(self._topics.values())), timeout_s)
+        except KafkaException:
+            return False
+        return True
+
     def close(self, timeout_s: float) -> int:
         """Deliver what is queued, for at most `timeout_s`; returns how many records are left."""
         self._closed = True

@@ -169,6 +169,7 @@ class WorkerSettings(Section):
     shutdown_s: float = Field(ge=1, le=600)
     recovery_s: float = Field(ge=1, le=3600)
     stall_s: float = Field(ge=5, le=3600)
+    max_memory_mib: int = Field(ge=64, le=10_000_000)
 
 
 class Source(Section):

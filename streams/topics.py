@@ -98,7 +98,8 @@ def wanted_topics(settings: Settings) -> list[TopicSpec]:
         spec(names.releases, partitions=1, config=last),  # a handful of records whose order matters
         # The detector writes the state of a partition to the partition of the same number: counts must be equal.
         spec(names.observations, config=kept),
-        spec(names.surge_state, config=last | {"min.compaction.lag.ms": str(HOUR_MS)}),
+        # A recovery reads what is not compacted yet, and that is a segment at least: small ones.
+        spec(names.surge_state, config=last | {"segment.bytes": str(64 << 20), "min.cleanable.dirty.ratio": "0.1"}),
     ]
     return list({spec.name: spec for spec in reversed(specs)}.values())[::-1]
 

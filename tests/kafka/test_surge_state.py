@@ -24,7 +24,7 @@ from streams.events import Observation
 from streams.security import librdkafka_config
 from streams.settings import OUTPUT_TOPICS, Settings, load_settings
 from streams.surge_codec import decode_progress, decode_record
-from streams.surge_pipeline import META_KEY, read_compacted
+from streams.surge_state import META_KEY, read_compacted
 from streams.topics import create_topics
 from tests.kafka.harness import Faults, start, stop
 from tests.streams.wire import Ends, committed, read_all

@@ -17,7 +17,8 @@ from streams.embedded import EmbeddedBroker, embedded_broker
 from streams.events import Alert, Output
 from streams.publishing import Publisher
 from streams.settings import OUTPUT_TOPICS, Settings
-from streams.surge_pipeline import META_KEY, SurgePipeline, read_compacted
+from streams.surge_pipeline import SurgePipeline
+from streams.surge_state import META_KEY, read_compacted
 from tests.streams.fakes import Clock
 from tests.streams.records import FakeRecord
 from tests.streams.wire import read_all
