@@ -148,6 +148,7 @@ class SurgeSettings(Section):
     cooldown_s: float = Field(ge=0)
     lateness_s: float = Field(ge=0)
     max_entities: int = Field(ge=1, le=1_000_000)
+    max_state_mib: float = Field(gt=0, le=100_000)
 
     @model_validator(mode="after")
     def _resolves_below_where_it_opens(self) -> Self:

@@ -107,8 +107,9 @@ def compact_often(bootstrap: str, topic: str) -> None:
         return ConfigResource(kind, name, incremental_configs=change)
 
     kinds = ConfigResource.Type
+    # Tombstones stay for as long as a reader may be under way, which is what Kafka asks for.
     often = {"segment_ms": "1000", "min_cleanable_dirty_ratio": "0.0", "min_compaction_lag_ms": "0",
-             "delete_retention_ms": "0"}  # fmt: skip
+             "delete_retention_ms": "60000"}  # fmt: skip
     changes = [resource(kinds.BROKER, "1", log_cleaner_backoff_ms="500"), resource(kinds.TOPIC, topic, **often)]
     for future in admin.incremental_alter_configs(changes).values():
         future.result()

@@ -29,6 +29,7 @@ SETTINGS = SurgeSettings(
     cooldown_s=1800,
     lateness_s=60,
     max_entities=20_000,
+    max_state_mib=64,
 )
 # Small numbers, so that short random logs open, resolve, cool down, expire and push one another out.
 TIGHT = SETTINGS.model_copy(
