@@ -72,6 +72,7 @@ SLICES_IN_FLIGHT = _gauge("slices_in_flight", "Slices read but not finished", "s
 EVENTS_LOST = _counter("events_lost_to_retention_total", "Records retention deleted before they were read", "topic")
 STALLED_S = _gauge("stalled_seconds", "How long there has been work and none of it got done")
 LOOP_LATE_S = _gauge("event_loop_late_seconds", "How long the event loop has not run")
+LOOP_TASKS = _gauge("event_loop_tasks", "Tasks on the event loop")
 BROKER_AWAY_S = _gauge("broker_away_seconds", "How long no broker has answered")
 OUTSIDE_GROUP_S = _gauge("outside_group_seconds", "How long this worker has been in no consumer group")
 REBALANCES = _counter("rebalances_total", "Times this worker's partitions were assigned")

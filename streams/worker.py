@@ -159,6 +159,7 @@ async def _watch(worker: Worker, settings: Settings, drain: Callable[[Alarm], No
         seen = _seen(worker, observe_lag(worker.consumer, shown), broker_answers)
         alarm = dogs.look(seen)
         metrics.READY.set(bool(worker.consumer.assigned) and seen.settled)
+        metrics.LOOP_TASKS.set(len(asyncio.all_tasks()))
         metrics.STALLED_S.set(dogs.stalled_s)
         metrics.BROKER_AWAY_S.set(dogs.away.seconds)
         metrics.OUTSIDE_GROUP_S.set(dogs.outside.seconds)
