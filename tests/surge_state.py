@@ -120,10 +120,10 @@ def compact_often(bootstrap: str, topic: str) -> None:
 
 @dataclass
 class Outcome:
-    """Alerts by id, states of the entities by partition and name, progress by partition."""
+    """Alerts by id; states by "partition/entity", with the progress of a partition as "partition/(progress)"."""
 
     alerts: dict[str, dict[str, Any]] = field(default_factory=dict)
-    states: dict[tuple[int, str], Any] = field(default_factory=dict)
+    states: dict[str, Any] = field(default_factory=dict)
     repeated: int = 0
 
     def differences(self, other: Outcome) -> tuple[list[str], list[str]]:
@@ -132,7 +132,7 @@ class Outcome:
                   if self.alerts.get(key) != other.alerts.get(key)}  # fmt: skip
         states = {key for key in self.states.keys() | other.states.keys()
                   if self.states.get(key) != other.states.get(key)}  # fmt: skip
-        return sorted(alerts), sorted(f"{partition}/{name}" for partition, name in states)
+        return sorted(alerts), sorted(states)
 
 
 def oracle(settings: Settings) -> Outcome:
@@ -185,11 +185,11 @@ def _add_states(outcome: Outcome, partition: int, records: dict[str, bytes], met
     The oracle's progress ends at its last good observation, a worker's too.
     """
     progress = decode_progress(meta)
-    outcome.states[partition, "(progress)"] = asdict(progress) | {"epoch": None}
+    outcome.states[f"{partition}/(progress)"] = asdict(progress) | {"epoch": None}
     for name, data in records.items():
         state: EntityState | None = decode_record(name, data, progress.next_offset).state
         if state is not None:
-            outcome.states[partition, name] = asdict(state)
+            outcome.states[f"{partition}/{name}"] = asdict(state)
 
 
 # ---- the run
@@ -315,12 +315,16 @@ def run(bootstrap: str, folder: Path, release: Path, options: argparse.Namespace
             await_all(settings, workers, len(rows))
         finally:
             workers.stop()
-    return _report(settings, workers, options) | {"seconds": round(time.monotonic() - started_s, 1)}
+    return _report(settings, workers, folder, options) | {"seconds": round(time.monotonic() - started_s, 1)}
 
 
-def _report(settings: Settings, workers: Workers, options: argparse.Namespace) -> dict[str, Any]:
+def _report(settings: Settings, workers: Workers, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     wanted, found = oracle(settings), published(settings)
     alerts, states = wanted.differences(found)
+    (folder / "differences.json").write_text(json.dumps(
+        {key: (one.get(key), other.get(key)) for names, one, other in (
+            (alerts, wanted.alerts, found.alerts),
+            (states, wanted.states, found.states)) for key in names}, indent=2))  # fmt: skip
     ends = Ends(settings.broker.bootstrap, [settings.topics.surge_state], PARTITIONS)
     left = len(read_all(settings.broker.bootstrap, settings.topics.surge_state, PARTITIONS))
     report = {
@@ -358,7 +362,9 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--observations", type=int, default=100_000)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
-    parser.add_argument("--keep", type=Path, help="Where settings and logs of the workers stay.")
+    parser.add_argument(
+        "--keep", type=Path, help="Where settings and logs of the workers stay, and the differences as [wanted, found]."
+    )
     parser.add_argument("--json", action="store_true", help="One JSON object last, and no progress bar.")
     return parser.parse_args(given)
 
