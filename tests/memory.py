@@ -5,14 +5,15 @@
 The first minute measures how many events a second the worker does; then twice as many are sent, until the backlog is
 `BACKLOG` events, which it stays at: the worker never has a pause. Of the events some name one of 10,000 entities, some
 carry a time far in the past, in the future or absurd, and once a second comes one of 1 MB. Every ten seconds the
-worker's resident memory, open files, threads, tasks on the event loop and series of metrics are read. The slope is that of a
-straight line through the samples after the first third, with its standard error. Ends with 1 when the memory passed
+worker's resident memory, open files, threads, tasks on the event loop and series of metrics are read. The slope is that
+of a straight line through the samples after the first third, with its standard error. Ends with 1 when the memory passed
 the cap, or when there were more files, threads, tasks or series (by the median) in the last third than in the middle.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import random
 import subprocess
@@ -29,7 +30,7 @@ from typing import Any
 
 import numpy as np
 import orjson
-from confluent_kafka import Producer
+from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but exported without saying so
     AdminClient,
     AlterConfigOpType,
@@ -197,8 +198,9 @@ def watch(
         bar = progress.add_task("minutes", total=options.minutes)
         while (passed_s := time.monotonic() - started_s) < options.minutes * 60:
             assert worker.poll() is None, f"the worker ended with {worker.returncode}"
-            load.done = sum(max(0, one) for one in committed(at, settings.broker.group, topic, PARTITIONS))
-            if load.rate == FIRST_RATE and passed_s > MEASURE_S:
+            with contextlib.suppress(KafkaException):  # a busy coordinator; the next look asks again
+                load.done = sum(max(0, one) for one in committed(at, settings.broker.group, topic, PARTITIONS))
+            if load.rate == FIRST_RATE and passed_s > MEASURE_S and load.done:
                 load.rate = 2 * load.done / passed_s
             samples.append(look(worker.pid, port, passed_s))
             progress.update(bar, completed=passed_s / 60)
