@@ -5,9 +5,10 @@
 The first minute measures how many events a second the worker does; then twice as many are sent, until the backlog is
 `BACKLOG` events, which it stays at: the worker never has a pause. Of the events some name one of 10,000 entities, some
 carry a time far in the past, in the future or absurd, and once a second comes one of 1 MB. Every ten seconds the
-worker's resident memory, open files, threads, tasks on the event loop and series of metrics are read. The slope is that
-of a straight line through the samples after the first third, with its standard error. Ends with 1 when the memory passed
-the cap, or when there were more files, threads, tasks or series (by the median) in the last third than in the middle.
+worker's resident memory, open files, threads, tasks on the event loop and series of metrics are read. The slope is
+that of a straight line through the samples after the first third, with its standard error. Ends with 1 when the memory
+passed the cap, or when there were more files, threads, tasks or series (by the median) in the last third than in the
+middle one.
 """
 
 from __future__ import annotations
