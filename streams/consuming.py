@@ -41,16 +41,13 @@ class UnknownFaust(RuntimeError):
     """The installed Faust, aiokafka or mode is not one this module was tested against."""
 
 
-def require_known_faust(installed: Callable[[str], str] = version) -> None:
+def require_known_faust() -> None:
     """Refuse to start on versions whose internals were not checked.
-
-    Args:
-        installed: the version of a distribution.
 
     Raises:
         UnknownFaust: naming every version that was found, those expected, and what to install.
     """
-    found = {name: installed(name) for name in ("faust-streaming", "aiokafka", "mode-streaming")}
+    found = {name: version(name) for name in ("faust-streaming", "aiokafka", "mode-streaming")}
     known = (
         found["faust-streaming"] in FAUST_VERSIONS
         and found["aiokafka"].startswith(AIOKAFKA_SERIES)
@@ -126,7 +123,7 @@ class SliceConsumer(driver.Consumer):
             return
         for tp, part in self._cut(records, active):
             if self._next.get(tp, part[0].offset) < part[0].offset:
-                await self._skip_expired({tp: self._next[tp]}, part[0].offset)
+                await self._look_for_expired(tp, part[0].offset)
             if not self.flow_active or generation != self.app.consumer_generation_id:
                 return
             part = self._in_sequence(tp, part)
@@ -239,35 +236,37 @@ class SliceConsumer(driver.Consumer):
             metrics.EVENTS_LOST.labels(tp.topic)  # Prometheus sees no first increase
 
     async def perform_seek(self) -> None:
-        """Go back to what is committed: slices delivered so far will come again."""
+        """Go back to what is committed: slices delivered so far will come again.
+
+        Stock leaves a partition where it is that has nothing committed yet, or whose committed records retention has
+        deleted: in the one case what was fetched and not finished would never come again, in the other nobody is told.
+        """
         self._forget(list(self._slices) + list(self._watermark))
         await super().perform_seek()
-        self._next = {tp: offset for tp in self.assignment() if (offset := self._committed_offset[tp]) is not None}
-        await self._skip_expired(self._next)
-
-    async def _skip_expired(self, wanted: dict[TP, int], found: int | None = None) -> None:
-        """Say what is lost where the log begins behind the offset that is due, and go on from its beginning.
-
-        Stock goes there by itself, without a word.
-
-        Args:
-            wanted: the offset that is due, by partition.
-            found: the one that came instead, of the one partition; there is nothing to seek then.
-        """
-        starts = await self.earliest_offsets(*wanted) if wanted else {}
-        for tp, offset in list(wanted.items()):
-            start = starts.get(tp, offset) if found is None else min(starts.get(tp, offset), found)
-            if start <= offset:
-                continue
-            log.error(
-                "%s/%d: %d records are lost, offsets %d to %d: retention deleted them before they were read; "
-                "reading on from %d. Make the topic's retention longer than the longest backlog, or add workers",
-                tp.topic, tp.partition, start - offset, offset, start - 1, start,
-            )  # fmt: skip
-            metrics.EVENTS_LOST.labels(tp.topic).inc(start - offset)
-            if found is None:
+        tps = set(self._active_partitions or ())
+        starts = await self.earliest_offsets(*tps) if tps else {}
+        for tp in tps:
+            committed, start = self._committed_offset[tp], starts[tp]
+            if committed is None or committed < start:
+                self._count_expired(tp, committed, start)
                 await self.seek(tp, start)
-                self._next[tp] = start
+            self._next[tp] = max(start, committed or 0)
+
+    async def _look_for_expired(self, tp: TP, found: int) -> None:
+        """Records from `found` on have come where others were due: were those deleted, or never there?"""
+        starts = await self.earliest_offsets(tp)
+        self._count_expired(tp, self._next.get(tp), min(starts[tp], found))
+
+    def _count_expired(self, tp: TP, due: int | None, start: int) -> None:
+        """The log begins at `start`, and `due` was to be read next."""
+        if due is None or due < 0 or start <= due:
+            return
+        log.error(
+            "%s/%d: %d records are lost, offsets %d to %d: retention deleted them before they were read; "
+            "reading on from %d. Make the topic's retention longer than the longest backlog, or add workers",
+            tp.topic, tp.partition, start - due, due, start - 1, start,
+        )  # fmt: skip
+        metrics.EVENTS_LOST.labels(tp.topic).inc(start - due)
 
     def _forget(self, tps: Any) -> None:
         for tp in set(tps):

@@ -133,6 +133,14 @@ def test_a_worker_that_is_killed_is_started_again_and_the_others_go_on(start: St
     assert all(gone(pid) for worker in (0, 1) for pid, _ in one.starts(worker))
 
 
+@pytest.mark.parametrize("code", [0, 1, 70, 75])
+def test_a_worker_that_ends_by_itself_is_started_again_whatever_its_code_but_2(start: Start, code: int) -> None:
+    one = start(f"sys.exit({code}) if starts < 2 else (listen(), serve())")
+    one.until(lambda: len(one.starts()) == 2 and one.listening())
+    assert f"ended with code {code}; starting again in 0.5 s" in one.log()
+    assert one.stop() == 0
+
+
 def test_a_refused_configuration_ends_all_of_them_with_2(start: Start) -> None:
     one = start("(listen(), serve()) if os.environ['WORKER'] == '0' else sys.exit(2)", workers=2)
     assert one.process.wait(20) == 2
