@@ -22,6 +22,7 @@ from typing import Any
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from streams.exits import BrokerUnavailable
+from streams.publishing import BROKER_AWAY
 from streams.security import librdkafka_config
 from streams.settings import Settings
 from streams.surge_codec import precedence
@@ -65,7 +66,7 @@ class SurgeState:
             },
             logger=logging.getLogger("librdkafka"),
         )
-        self._await("taken over", self._producer.init_transactions, self._recovery_s, "worker.recovery_s")
+        self._await(self._producer.init_transactions, "taken over", "worker.recovery_s", self._recovery_s)
 
     def read(self) -> tuple[dict[str, bytes], bytes | None]:
         """The newest record of every entity, and the progress record; see `surge_codec`.
@@ -91,7 +92,7 @@ class SurgeState:
             self._produce(META_KEY, meta)
         except KafkaException as error:
             raise self._failed("written", error.args[0]) from None
-        self._await("committed", self._producer.commit_transaction, self._limit_s, "broker.delivery_timeout_s")
+        self._await(self._producer.commit_transaction, "committed", "broker.delivery_timeout_s", self._limit_s)
 
     def _produce(self, key: str, value: bytes | None) -> None:
         while True:
@@ -101,7 +102,7 @@ class SurgeState:
             except BufferError:
                 self._producer.poll(0.1)
 
-    def _await(self, what: str, step: Callable[[float], Any], limit_s: float, setting: str) -> None:
+    def _await(self, step: Callable[[float], Any], what: str, setting: str, limit_s: float) -> None:
         """Repeat a step of the transaction while the broker asks for patience."""
         end_s = time.monotonic() + limit_s
         while True:
@@ -109,7 +110,9 @@ class SurgeState:
                 step(max(0.1, end_s - time.monotonic()))
                 return
             except KafkaException as error:
-                if not error.args[0].retriable() or time.monotonic() >= end_s:
+                if not error.args[0].retriable():
+                    raise self._failed(what, error.args[0]) from None
+                if time.monotonic() >= end_s:
                     raise self._failed(f"{what} within {setting} = {limit_s:g} s", error.args[0]) from None
 
     def _failed(self, what: str, error: KafkaError) -> Exception:
@@ -119,9 +122,9 @@ class SurgeState:
                 f"{where}: another worker has taken it over, so this one was out of the group for longer than "
                 "broker.session_timeout_s; nothing it wrote counts, and it starts anew"
             )
-        if error.retriable() or error.txn_requires_abort() or error.code() == KafkaError._TIMED_OUT:
+        if error.retriable() or error.code() in BROKER_AWAY:
             return BrokerUnavailable(f"{where}: not {what} ({error.str()})")
-        return KafkaException(error)
+        return RuntimeError(f"{where}: not {what} ({error.str()}); the next worker goes on from what was committed")
 
 
 def read_compacted(config: Mapping[str, object], topic: str, partition: int, deadline_s: float) -> dict[str, bytes]:

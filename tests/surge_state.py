@@ -137,9 +137,9 @@ class Outcome:
 
 def oracle(settings: Settings) -> Outcome:
     """What one detector for each partition says that reads the log from end to end in this process."""
-    detectors = [SurgeDetector(settings.surge) for _ in range(PARTITIONS)]
-    wanted = Outcome()
-    for message in read_all(settings.broker.bootstrap, settings.topics.observations, PARTITIONS):
+    partitions, wanted = settings.topics.partitions, Outcome()
+    detectors = [SurgeDetector(settings.surge) for _ in range(partitions)]
+    for message in read_all(settings.broker.bootstrap, settings.topics.observations, partitions):
         value, partition, offset = message.value() or b"", message.partition() or 0, message.offset() or 0
         if value == b"{broken":
             continue
@@ -160,8 +160,8 @@ def _wanted_alert(change: SurgeChange) -> dict[str, Any]:
 
 def published(settings: Settings) -> Outcome:
     """What the workers said, and what they would recover now."""
-    found = Outcome()
-    for message in read_all(settings.broker.bootstrap, settings.topics.alerts, PARTITIONS):
+    partitions, found = settings.topics.partitions, Outcome()
+    for message in read_all(settings.broker.bootstrap, settings.topics.alerts, partitions):
         alert = orjson.loads(message.value() or b"")
         kept = {key: alert[key] for key in
                 ("event_id", "event_time", "release", "state", "severity", "subject", "evidence")}  # fmt: skip
@@ -171,7 +171,7 @@ def published(settings: Settings) -> Outcome:
                 found.alerts[alert["id"] + " (repeated, but other)"] = kept
         else:
             found.alerts[alert["id"]] = kept
-    for partition in range(PARTITIONS):
+    for partition in range(partitions):
         config, topic = librdkafka_config(settings.broker), settings.topics.surge_state
         records = read_compacted(config, topic, partition, 60)
         meta = records.pop(META_KEY)
