@@ -32,12 +32,6 @@ from typing import Any
 import numpy as np
 import orjson
 from confluent_kafka import KafkaException, Producer
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but exported without saying so
-    AdminClient,
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
-)
 from rich.console import Console
 from rich.progress import Progress
 
@@ -47,7 +41,7 @@ from streams.children import free_ports
 from streams.settings import OUTPUT_TOPICS, Settings, load_settings
 from streams.topics import create_topics
 from tests.benchmarks.scale_and_memory import SAMPLE_S, rss_mib
-from tests.kafka.harness import start, stop
+from tests.kafka.harness import configure, start, stop
 from tests.streams.wire import Ends, committed
 
 PARTITIONS, KEYS, BACKLOG = 4, 10_000, 200_000
@@ -130,18 +124,10 @@ def configuration(folder: Path, bootstrap: str, release: Path, metrics_port: int
 
 def keep_little(settings: Settings) -> None:
     """What came out is deleted soon: the disk is not what is tested. 1 MB events may come in."""
-    admin = AdminClient({"bootstrap.servers": settings.broker.bootstrap})
-
-    def change(topic: str, **values: int) -> ConfigResource:
-        entries = [ConfigEntry(key.replace("_", "."), str(value), incremental_operation=AlterConfigOpType.SET)
-                   for key, value in values.items()]  # fmt: skip
-        return ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=entries)
-
-    names, little = settings.topics, {"retention_bytes": 64 << 20, "segment_bytes": 16 << 20}
-    changes = [change(one, **little) for one in (names.predictions, names.alerts, names.review, names.dead_letters)]
-    changes.append(change(settings.sources["news"].topic, max_message_bytes=4 << 20))
-    for future in admin.incremental_alter_configs(changes).values():
-        future.result()
+    at, names = settings.broker.bootstrap, settings.topics
+    for topic in (names.predictions, names.alerts, names.review, names.dead_letters):
+        configure(at, "TOPIC", topic, retention_bytes=64 << 20, segment_bytes=16 << 20)
+    configure(at, "TOPIC", settings.sources["news"].topic, max_message_bytes=4 << 20)
 
 
 def look(pid: int, metrics_port: int, at_s: float) -> Sample:

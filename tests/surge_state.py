@@ -34,12 +34,6 @@ from typing import Any
 
 import orjson
 from confluent_kafka import Producer
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but exported without saying so
-    AdminClient,
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
-)
 from rich.console import Console
 from rich.progress import Progress
 
@@ -52,7 +46,7 @@ from streams.surge_codec import EntityState, decode_progress, decode_record
 from streams.surge_state import ENTITY_PREFIX, META_KEY, read_compacted
 from streams.surges import SurgeChange, SurgeDetector
 from streams.topics import create_topics
-from tests.kafka.harness import start
+from tests.kafka.harness import configure, start
 from tests.streams.wire import Ends, committed, read_all
 
 PARTITIONS, ENTITIES, BAD_EVERY, SESSION_S = 4, 40, 997, 6
@@ -98,21 +92,15 @@ def observations(count: int, seed: int) -> list[tuple[str, bytes]]:
 
 
 def compact_often(bootstrap: str, topic: str) -> None:
-    """Let Kafka compact a topic every second or so, whatever is in it."""
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    """Let Kafka compact a topic every second or so, whatever is in it.
 
-    def resource(kind: Any, name: str, **values: str) -> ConfigResource:
-        change = [ConfigEntry(key.replace("_", "."), value, incremental_operation=AlterConfigOpType.SET)
-                  for key, value in values.items()]  # fmt: skip
-        return ConfigResource(kind, name, incremental_configs=change)
-
-    kinds = ConfigResource.Type
-    # Tombstones stay for as long as a reader may be under way, which is what Kafka asks for.
-    often = {"segment_ms": "1000", "min_cleanable_dirty_ratio": "0.0", "min_compaction_lag_ms": "0",
-             "delete_retention_ms": "60000"}  # fmt: skip
-    changes = [resource(kinds.BROKER, "1", log_cleaner_backoff_ms="500"), resource(kinds.TOPIC, topic, **often)]
-    for future in admin.incremental_alter_configs(changes).values():
-        future.result()
+    Tombstones stay for as long as a reader may be under way, which is what Kafka asks for.
+    """
+    configure(bootstrap, "BROKER", "1", log_cleaner_backoff_ms=500)
+    configure(
+        bootstrap, "TOPIC", topic, segment_ms=1000, min_cleanable_dirty_ratio=0, min_compaction_lag_ms=0,
+        delete_retention_ms=60_000,
+    )  # fmt: skip
 
 
 # ---- what must come out

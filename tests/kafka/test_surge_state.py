@@ -24,6 +24,7 @@ from streams.settings import OUTPUT_TOPICS, Settings
 from streams.surge_pipeline import SurgePipeline
 from streams.surge_state import Fenced, SurgeState, read_compacted
 from streams.topics import create_topics
+from tests.kafka.harness import configure
 from tests.streams.records import FakeRecord
 from tests.streams.wire import Ends, read_all
 from tests.surge_state import arguments, compact_often, observations, oracle, published, run
@@ -144,7 +145,9 @@ async def test_a_state_whose_first_records_are_deleted_is_read_to_its_end(
     state = await asyncio.to_thread(SurgeState, settings, 0)
     await asyncio.to_thread(state.write, {}, META_1)
     await asyncio.to_thread(state.write, {}, META_9)
-    part = TopicPartition(settings.topics.surge_state, 0, 2)
+    topic = settings.topics.surge_state
+    await asyncio.to_thread(configure, kafka.bootstrap, "TOPIC", topic, cleanup_policy="compact,delete")
+    part = TopicPartition(topic, 0, 2)
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
     for done in admin.delete_records([part]).values():
         await asyncio.to_thread(done.result)
