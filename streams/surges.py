@@ -339,7 +339,9 @@ class SurgeDetector:
                 state.rank, state.opening = 2 * offset, None
                 self._held.remove(name)
                 self._idle[name] = None
-        slowest_s = min(self._open_from_s(each) for each in self._progress.clocks.values())
+        slowest_s = self._bucket_of(
+            min(each.now_s for each in self._progress.clocks.values()) - self._settings.lateness_s
+        )
         while self._idle and max(self._entities[next(iter(self._idle))].counts) < slowest_s - self._memory_s:
             self._drop_oldest()
         return changes

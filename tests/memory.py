@@ -115,6 +115,11 @@ def configuration(folder: Path, bootstrap: str, release: Path, metrics_port: int
     lines = ["[broker]", f'bootstrap = "{bootstrap}"', f'group = "{name}"', "[topics]", f"partitions = {PARTITIONS}"]
     lines += [f'{output} = "{name}-{output}"' for output in [*OUTPUT_TOPICS, "feedback", "releases"]]
     lines += ["[metrics]", f"port = {metrics_port}", "[models]", 'device = "cpu"', f'releases.sentiment = "{release}"']
+    lines += [
+        "[surge]",
+        "bucket_s = 10",
+        "baseline_buckets = 24",
+    ]  # it remembers 5 minutes: warm before the first third
     lines += ["[sources.news]", f'topic = "{name}-news"']
     lines += ["[sources.chat]", "enabled = false", "[sources.transactions]", "enabled = false"]
     file = folder / "streamgauge.toml"

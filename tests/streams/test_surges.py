@@ -453,7 +453,7 @@ def hostile(count: int, seed: int) -> list[Observation]:
 @pytest.mark.parametrize(("entities", "mib"), [(200, 64), (20_000, 0.3)], ids=["entities", "bytes"])
 def test_hostile_keys_and_times_are_held_within_bounds_that_are_counted(entities: int, mib: float) -> None:
     settings = SETTINGS.model_copy(update={"max_entities": entities, "max_state_mib": mib})
-    log = hostile(2_500, seed=3)
+    log = hostile(1_500, seed=3)
     detector = SurgeDetector(settings)
     tracemalloc.start()
     for offset, one in enumerate(log):
