@@ -23,6 +23,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from streams.exits import BrokerUnavailable
 from streams.publishing import BROKER_AWAY
+from streams.refusals import not_allowed, who
 from streams.security import librdkafka_config
 from streams.settings import Settings
 from streams.surge_codec import precedence
@@ -52,6 +53,7 @@ class SurgeState:
 
     def __init__(self, settings: Settings, partition: int) -> None:
         broker, self._topic, self._partition = settings.broker, settings.topics.surge_state, partition
+        self._group, self._who = broker.group, who(broker)
         self._config, self._recovery_s = librdkafka_config(broker), settings.worker.recovery_s
         self._limit_s = min(broker.delivery_timeout_s, _LONGEST_TRANSACTION_MS / 1000)
         self._producer = Producer(
@@ -74,7 +76,8 @@ class SurgeState:
         Raises:
             BrokerUnavailable: the end was not reached within `worker.recovery_s`.
         """
-        found = read_compacted(self._config, self._topic, self._partition, self._recovery_s)
+        config = self._config | {"group.id": self._group}  # one right less to give: it joins no group
+        found = read_compacted(config, self._topic, self._partition, self._recovery_s)
         meta = found.pop(META_KEY, None)
         return {key.removeprefix(ENTITY_PREFIX): value for key, value in found.items()}, meta
 
@@ -122,6 +125,8 @@ class SurgeState:
                 f"{where}: another worker has taken it over, so this one was out of the group for longer than "
                 "broker.session_timeout_s; nothing it wrote counts, and it starts anew"
             )
+        if error.code() == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
+            return not_allowed(self._who, "Write", "transactional-id", f"{self._group}.{self._topic}.")
         if error.retriable() or error.code() in BROKER_AWAY:
             return BrokerUnavailable(f"{where}: not {what} ({error.str()})")
         return RuntimeError(f"{where}: not {what} ({error.str()}); the next worker goes on from what was committed")
@@ -137,8 +142,8 @@ def read_compacted(config: Mapping[str, object], topic: str, partition: int, dea
     """
     consumer = Consumer(
         {
-            **config,
             "group.id": "streamgauge-state-reader",
+            **config,
             "enable.auto.commit": False,
             "enable.partition.eof": True,
             "isolation.level": "read_committed",

@@ -22,6 +22,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
 
 from streams.exits import BrokerUnavailable
 from streams.publishing import MAX_MESSAGE_BYTES
+from streams.refusals import connection_refusal
 from streams.security import librdkafka_config
 from streams.settings import Settings
 
@@ -107,7 +108,10 @@ def wanted_topics(settings: Settings) -> list[TopicSpec]:
 def connect(settings: Settings, timeout_s: float = CONNECT_TIMEOUT_S) -> tuple[AdminClient, ClusterMetadata]:
     """An administration client and what the cluster says of itself.
 
-    Raises BrokerUnavailable naming the address and what librdkafka met, SecurityError for unusable credentials.
+    Raises:
+        BrokerUnavailable: nobody answers; with the address and what librdkafka met.
+        AccessRefused: somebody does, but certificate, user, password or token are not accepted.
+        SecurityError: unusable credentials.
     """
     met: list[KafkaError] = []
     config = librdkafka_config(settings.broker)
@@ -120,8 +124,13 @@ def connect(settings: Settings, timeout_s: float = CONNECT_TIMEOUT_S) -> tuple[A
         except KafkaException as error:
             admin.poll(0)  # delivers what the callback should know
             down = any(one.code() == KafkaError._ALL_BROKERS_DOWN for one in met)  # each was tried once
-            if down or time.monotonic() >= deadline:
+            refused = any(one.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL) for one in met)
+            if down or refused or time.monotonic() >= deadline:
+                if refusal := connection_refusal(settings.broker, met):
+                    raise refusal from None
                 causes = [one.str() for one in met if one.code() != KafkaError._ALL_BROKERS_DOWN]
+                if not causes and not settings.broker.authenticates:
+                    causes = ["it may take connections, but not from who gives no broker.username and broker.mechanism"]
                 raise BrokerUnavailable(
                     f"broker.bootstrap: {settings.broker.bootstrap} does not answer "
                     f"({causes[0] if causes else error.args[0].str()}); start Kafka there, or set broker.bootstrap"

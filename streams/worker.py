@@ -33,15 +33,17 @@ from streams.exits import (
     DONE,
     UNEXPECTED,
     USAGE,
+    AccessRefused,
     BrokerUnavailable,
     end_process,
     guarded,
     leave,
 )
+from streams.grants import MissingTopics, grants, require_access
 from streams.live import Loaded, load_models
+from streams.refusals import refusal_in
 from streams.security import SecurityError
-from streams.settings import Settings, SettingsError, load_settings
-from streams.topics import connect, wanted_topics
+from streams.settings import BrokerSettings, Settings, SettingsError, load_settings
 from streams.watchdogs import LOOP_LOOK_S, Alarm, LoopGuard, Seen, Watchdogs, memory_mib
 
 log = logging.getLogger("streams.worker")  # __name__ is __main__ here
@@ -59,8 +61,8 @@ async def serve(settings: Settings, load: Callable[[Settings], Sequence[Loaded]]
     _calm_the_garbage_collector()
     server = _serve_metrics(settings)
     loops = worker.start_loops()
-    starting = guarded(_started(worker), "the start of faust")
-    crashed = guarded(_end_when_crashed(worker), "faust")
+    starting = guarded(_started(worker, settings.broker), "the start of faust")
+    crashed = guarded(_end_when_crashed(worker, settings.broker), "faust")
     guard = LoopGuard(end_process)
     guard.start()
 
@@ -123,17 +125,18 @@ def _serve_metrics(settings: Settings) -> WSGIServer:
     return server
 
 
-async def _started(worker: Worker) -> None:
+async def _started(worker: Worker, broker: BrokerSettings) -> None:
     try:
         await worker.app.start()
     except Exception as error:
-        end_process("faust did not start", broker_away(error))
+        end_process("faust did not start", refusal_in(error, broker) or broker_away(error))
 
 
-async def _end_when_crashed(worker: Worker) -> None:
+async def _end_when_crashed(worker: Worker, broker: BrokerSettings) -> None:
     await worker.app.wait()
     if worker.app.crashed:
-        end_process("faust crashed", broker_away(worker.app.crash_reason))
+        reason = worker.app.crash_reason
+        end_process("faust crashed", refusal_in(reason, broker) or broker_away(reason))
 
 
 async def _beat(guard: LoopGuard) -> None:
@@ -191,11 +194,9 @@ def main() -> int:
     set_up_logging()
     try:
         settings = load_settings()
-        if missing := _missing_topics(settings):
-            print(f"topics missing: {', '.join(missing)}; run: streamgauge topics create", file=sys.stderr)
-            return USAGE
+        require_access(settings, grants(settings, "worker"))
         uvloop.run(serve(settings))
-    except (SettingsError, SecurityError, ModelError, UnknownFaust) as error:
+    except (SettingsError, SecurityError, AccessRefused, MissingTopics, ModelError, UnknownFaust) as error:
         print(error, file=sys.stderr)
         return USAGE
     except BrokerUnavailable as error:
@@ -203,11 +204,6 @@ def main() -> int:
         return BROKER_UNAVAILABLE
     except Exception as error:
         end_process("the worker failed", error)
-
-
-def _missing_topics(settings: Settings) -> list[str]:
-    _, cluster = connect(settings)
-    return [spec.name for spec in wanted_topics(settings) if spec.name not in cluster.topics]
 
 
 def set_up_logging() -> None:

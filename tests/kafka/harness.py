@@ -65,8 +65,11 @@ class Seen:
         return sum(ends) - len(ends)
 
 
-def send_events(bootstrap: str, topics: Sequence[str], count: int, bad_share: float, seconds: float, seed: int) -> Sent:
-    """Send numbered events over the topics in turn, spread over some seconds; returns once all are acknowledged."""
+def send_events(
+    bootstrap: str, topics: Sequence[str], count: int, bad_share: float, seconds: float, seed: int, first: int = 0
+) -> Sent:
+    """Send events numbered from `first` over the topics in turn, spread over some seconds; returns once all are
+    acknowledged."""
     rng = random.Random(seed)
     bad = set(rng.sample(range(count), int(count * bad_share)))
     sent = Sent()
@@ -79,13 +82,13 @@ def send_events(bootstrap: str, topics: Sequence[str], count: int, bad_share: fl
             if number in bad:
                 sent.bad[at] = value
             else:
-                sent.good[at] = f"e{number}"
+                sent.good[at] = f"e{first + number}"
 
         return report
 
     started_s = time.monotonic()
     for number in range(count):
-        value = rng.choice(BAD) if number in bad else event(number)
+        value = rng.choice(BAD) if number in bad else event(first + number)
         producer.produce(topics[number % len(topics)], value, str(number).encode(), on_delivery=reporter(number, value))
         producer.poll(0)
         ahead_s = number * seconds / count - (time.monotonic() - started_s)
