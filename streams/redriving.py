@@ -50,7 +50,7 @@ class LetterTopic:
     """The dead-letter topic as it is at the moment of opening: what comes later is not read."""
 
     def __init__(self, settings: Settings) -> None:
-        """Raises BrokerUnavailable when the broker does not answer or has no such topic, AccessRefused by its rights."""
+        """Raises BrokerUnavailable if the broker does not answer or has no such topic, AccessRefused if not allowed."""
         self.name = settings.topics.dead_letters
         with contextlib.suppress(MissingTopics):  # said below
             require_access(settings, [one for one in grants(settings, "dead-letters") if one.operation != "Write"])
