@@ -122,7 +122,7 @@ async def _watch(worker: Worker, stall_s: float) -> None:
             end_process(f"{lag} records waiting and none finished for worker.stall_s = {stall_s:g} seconds")
 
 
-def main() -> int:
+def main(load: Callable[[Settings], Sequence[Loaded]] = load_models) -> int:
     """Entry of the child process; settings come from `$STREAMGAUGE_CONFIG` and the environment."""
     set_up_logging()
     try:
@@ -130,7 +130,7 @@ def main() -> int:
         if missing := _missing_topics(settings):
             print(f"topics missing: {', '.join(missing)}; run: streamgauge topics create", file=sys.stderr)
             return USAGE
-        uvloop.run(serve(settings))
+        uvloop.run(serve(settings, load))
     except (SettingsError, SecurityError, ModelError, UnknownFaust) as error:
         print(error, file=sys.stderr)
         return USAGE

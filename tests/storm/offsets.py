@@ -1,0 +1,51 @@
+"""How far the workers' group has come: what it has committed, beside where the log ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+ATTEMPT_S = 5.0
+
+
+class Position(NamedTuple):
+    """Of one partition; `committed` is 0 where nothing was."""
+
+    topic: str
+    partition: int
+    committed: int
+    end: int
+
+
+def client(bootstrap: str, group: str, **more: Any) -> Consumer:
+    """A consumer that commits nothing and is not surprised when a broker is away."""
+    quiet = {"log_level": 0, "reconnect.backoff.max.ms": 1000, "enable.auto.commit": False}
+    return Consumer({"bootstrap.servers": bootstrap, "group.id": group, **quiet, **more})
+
+
+def end_of(consumer: Consumer, topic: str, partition: int, timeout_s: float = 30.0) -> int:
+    """The log end of a partition. Raises KafkaException when no broker says it in time."""
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        try:
+            end: int = consumer.get_watermark_offsets(TopicPartition(topic, partition), ATTEMPT_S)[1]
+            return end
+        except KafkaException:
+            if time.monotonic() > deadline_s:
+                raise
+
+
+def positions(bootstrap: str, group: str, topics: Sequence[str], partitions: int) -> list[Position]:
+    """Of every partition of the topics."""
+    consumer = client(bootstrap, group)
+    try:
+        parts = [TopicPartition(topic, part) for topic in topics for part in range(partitions)]
+        return [
+            Position(one.topic, one.partition, max(0, one.offset), end_of(consumer, one.topic, one.partition))
+            for one in consumer.committed(parts, 30)
+        ]
+    finally:
+        consumer.close()
