@@ -238,12 +238,12 @@ class Storm:
         for place, fault in enumerate(self._plan.faults):
             generator.allow(marks[place + 1])  # what flows during the fault, and no more
             await self._until(lambda mark=marks[place]: generator.sent >= mark, "sending", generator)  # type: ignore[misc]
-            before, sent, began_s = watcher.ends, generator.sent, time.monotonic()
+            sent, began_s = generator.sent, time.monotonic()
             self._show(f"{place + 1}/{len(self._plan.faults)} {fault.kind}", generator)
             await faults.inject(fault)
             lasted_s = time.monotonic() - began_s
             what = f"fault {place + 1}, {fault.kind} (target {fault.target}, at event {fault.at_event})"
-            healed_s = time.monotonic()
+            before, healed_s = watcher.ends, time.monotonic()
             await self._ready(fleet, what)
             await self._until(
                 lambda had=before: watcher.ends > had or watcher.ends >= self._ends[generator.sent],  # type: ignore[misc]
