@@ -45,6 +45,11 @@ class Faults:
             "disk-full": self._disk_full,
         }
 
+    @property
+    def kinds(self) -> frozenset[str]:
+        """What can be carried out."""
+        return frozenset(self._kinds)
+
     async def inject(self, fault: Fault) -> None:
         """Do it. A victim is a worker that works, or a whole cluster's broker: what is broken already is not hit."""
         await asyncio.sleep(fault.after_s)

@@ -36,16 +36,6 @@ class Proxy:
         """Listen."""
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
 
-    @property
-    def connections(self) -> int:
-        """How many are open."""
-        return len(self._open)
-
-    @property
-    def mode(self) -> Mode:
-        """How the line is."""
-        return self._mode
-
     def change(self, mode: Mode) -> None:
         """Make the line good or bad. What was half-open is reset when it becomes another mode."""
         before, self._mode = self._mode, mode
