@@ -56,10 +56,7 @@ class Faults:
         await self._kinds[fault.kind](fault)
 
     async def _victim(self, fault: Fault) -> Machine:
-        machines = self._fleet.machines
-        machine = machines[fault.target % len(machines)]
-        await machine.await_ready()
-        return machine
+        return await self._fleet.await_one(fault.target)
 
     async def _signal(self, fault: Fault) -> None:
         (await self._victim(fault)).signal_worker(SIGNALS[fault.kind])
@@ -135,8 +132,7 @@ class Faults:
     async def _rolling_restart(self, fault: Fault) -> None:
         for machine in list(self._fleet.machines):
             await self._fleet.replace(machine)
-            for one in self._fleet.machines:
-                await one.await_ready()
+            await self._fleet.await_one(-1)  # the new one, unless it has nothing to do
 
     # ---- the machine
 

@@ -18,7 +18,7 @@ from tests.storm.cluster import SIDES, Cluster, Side
 
 ROOT = Path(__file__).parents[2]
 STOP_TIMEOUT_S = 50.0
-READY_TIMEOUT_S = 120.0
+READY_TIMEOUT_S = 60.0
 NAIVE_SETTLES_S = 5.0
 WORKER, NAIVE = "tests.storm.worker", "tests.kafka.naive_worker"
 _ENDED = re.compile(r"worker \d+ ended with code (-?\d+)")
@@ -47,8 +47,8 @@ class Machine:
             return None
         return int(children[0]) if children else None
 
-    async def ready(self) -> bool:
-        """Whether its worker says that it has partitions and its models are warm."""
+    async def ready(self) -> bool | None:
+        """Whether its worker says that it has partitions and its models are warm; None when it says nothing."""
         if not self._has_metrics:
             await asyncio.sleep(NAIVE_SETTLES_S)
             return self.worker() is not None
@@ -59,18 +59,8 @@ class Machine:
                 text = await reader.read()
                 writer.close()
         except (OSError, TimeoutError):
-            return False
+            return None
         return b"\nstreamgauge_ready 1.0" in text
-
-    async def await_ready(self) -> bool:
-        """Wait until it is ready; False when that takes too long or the supervisor has given up."""
-        loop = asyncio.get_running_loop()
-        deadline_s = loop.time() + READY_TIMEOUT_S
-        while not await self.ready():
-            if loop.time() > deadline_s or self.process.poll() is not None:
-                return False
-            await asyncio.sleep(0.1)
-        return True
 
     def signal_worker(self, number: int) -> int | None:
         """Send the worker a signal; returns its process id, None when none runs."""
@@ -123,6 +113,17 @@ class Fleet:
             self._add()
         leaving, self.machines = self.machines[: len(self.machines) - count], self.machines[-count:] if count else []
         await asyncio.gather(*(self._stop(one) for one in leaving))
+
+    async def await_one(self, first: int) -> Machine:
+        """The first machine from number `first` on, in turn, that is ready; waits until one is, or any will do."""
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + READY_TIMEOUT_S
+        while True:
+            start = first % len(self.machines)
+            for machine in self.machines[start:] + self.machines[:start]:
+                if await machine.ready() or loop.time() > deadline_s:
+                    return machine
+            await asyncio.sleep(0.1)
 
     async def replace(self, machine: Machine) -> None:
         """Stop one, start another in its place."""

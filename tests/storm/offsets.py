@@ -1,4 +1,4 @@
-"""How far the workers' group has come: what it has committed, beside where the log ends."""
+"""The group as the brokers see it: what it has committed beside where the log ends, and whether it is whole."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupState, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 ATTEMPT_S = 5.0
 
@@ -49,3 +50,17 @@ def positions(bootstrap: str, group: str, topics: Sequence[str], partitions: int
         ]
     finally:
         consumer.close()
+
+
+def group_is_whole(bootstrap: str, group: str, members: int, partitions: int) -> bool:
+    """Whether the group is at rest with so many members, which share so many partitions.
+
+    Faust hands out as many partitions as divided by the members, rounded up: the last members may have none.
+    """
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+    try:
+        found = admin.describe_consumer_groups([group], request_timeout=ATTEMPT_S)[group].result()
+    except KafkaException:
+        return False
+    assigned = {(tp.topic, tp.partition) for one in found.members for tp in one.assignment.topic_partitions}
+    return found.state == ConsumerGroupState.STABLE and (len(found.members), len(assigned)) == (members, partitions)

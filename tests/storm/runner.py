@@ -12,7 +12,8 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,14 @@ from tests.storm.events import MAX_EVENT_BYTES, SOURCES, TASKS, expected_outputs
 from tests.storm.faults import Faults
 from tests.storm.fleet import NAIVE, ROOT, Fleet
 from tests.storm.generator import Generator, write_oracle
-from tests.storm.offsets import positions
+from tests.storm.offsets import group_is_whole, positions
 from tests.storm.plan import Plan
 from tests.storm.proxy import Proxy
 from tests.storm.verifier import COORDINATES, JOB, ORACLE
 
 PARTITIONS = 8
+HITS = "faults.jsonl"
+GROUP = "storm"
 JUDGED = [name for name in OUTPUT_TOPICS if name != "surge_state"]
 RECOVERY_S = 150.0  # of workers, brokers and a group, on a busy machine
 DRAIN_S, NAIVE_DRAIN_S, COMMITTED_S = 180.0, 20.0, 90.0
@@ -93,9 +96,10 @@ class Watcher:
             self.ends = found.get("ends", self.ends)
             self._verdict = found.get("verdict")
 
-    async def judge(self) -> dict[str, Any]:
-        """Tell it to judge; raises Hang when it ends without a verdict."""
+    async def judge(self, sent: int) -> dict[str, Any]:
+        """Tell it to judge, and how many events were sent; raises Hang when it ends without a verdict."""
         assert self._process.stdin is not None
+        self._process.stdin.write(str(sent).encode())
         self._process.stdin.close()
         await self._reading
         await self._process.wait()
@@ -149,7 +153,7 @@ class Storm:
     def _configure(self) -> Settings:
         file = self._directory / "streamgauge.toml"
         replication = min(REPLICATION, len(self._cluster.nodes))
-        lines = ["[broker]", f'bootstrap = "{self._cluster.bootstrap}"', 'group = "storm"']
+        lines = ["[broker]", f'bootstrap = "{self._cluster.bootstrap}"', f'group = "{GROUP}"']
         lines += [f"session_timeout_s = {self._session_s:g}", "rebalance_timeout_s = 20", "delivery_timeout_s = 20"]
         lines += ["[topics]", f"partitions = {PARTITIONS}", f"replication = {replication}"]
         lines += ["[intake]", f"max_event_bytes = {MAX_EVENT_BYTES}", "[batching]", "max_slice_events = 50"]
@@ -160,7 +164,7 @@ class Storm:
         settings = load_settings(file, env={})
         job = {
             "bootstrap": self._cluster.bootstrap,
-            "group": settings.broker.group,
+            "group": GROUP,
             "partitions": PARTITIONS,
             "outputs": {name: getattr(settings.topics, name) for name in (["predictions"] if self._naive else JUDGED)},
             "inputs": [*SOURCES, settings.topics.observations],
@@ -177,7 +181,7 @@ class Storm:
         if not self._naive:
             return home
         return home | {
-            "NAIVE_GROUP": settings.broker.group,
+            "NAIVE_GROUP": GROUP,
             "NAIVE_PREDICTIONS": settings.topics.predictions,
             "NAIVE_TOPICS": ",".join(SOURCES),
             "NAIVE_DATA": str(self._directory / "naive"),
@@ -211,7 +215,7 @@ class Storm:
                 self._problem(f"{type(error).__name__}: {error}")
             await self._drain(generator, watcher, settings)
             await fleet.scale(0)
-            self._result.verdict = await watcher.judge()
+            self._result.verdict = await watcher.judge(generator.sent)
         finally:
             generator.stop()
             await fleet.scale(0)
@@ -251,15 +255,27 @@ class Storm:
                 generator,
             )
             took_s = round(time.monotonic() - healed_s, 1)
-            self._result.hits.append(Hit(fault.kind, fault.target, fault.at_event, sent, round(lasted_s, 1), took_s))
+            hit = Hit(fault.kind, fault.target, fault.at_event, sent, round(lasted_s, 1), took_s)
+            self._result.hits.append(hit)
+            with (self._directory / HITS).open("a", encoding="utf-8") as file:  # for whoever looks on
+                file.write(json.dumps({"at": datetime.now(UTC).isoformat(timespec="seconds"), **asdict(hit)}) + "\n")
         generator.allow(self._plan.events)
 
     async def _ready(self, fleet: Fleet, after: str) -> None:
-        for one in list(fleet.machines):
-            if not await one.await_ready():
-                code = one.process.poll()
-                how = "its supervisor runs" if code is None else f"its supervisor ended with {code}"
-                raise Hang(f"machine {one.number} is not ready after {after}: {how}; see {one.log.name}")
+        """Wait until every worker has partitions and works, or the group is whole and leaves some of them without."""
+        deadline_s = time.monotonic() + RECOVERY_S
+        while not all(states := [await one.ready() for one in fleet.machines]):
+            if ended := [one.process.returncode for one in fleet.machines if one.process.poll() is not None]:
+                raise Hang(f"after {after}: supervisors have ended with {ended}")
+            if None not in states and any(states) and await asyncio.to_thread(self._whole, len(states)):
+                return
+            if time.monotonic() > deadline_s:
+                late = [one.log.name for one, state in zip(fleet.machines, states, strict=True) if not state]
+                raise Hang(f"after {after}: not ready within {RECOVERY_S:g} s: {', '.join(late)}")
+            await asyncio.sleep(0.1)
+
+    def _whole(self, workers: int) -> bool:
+        return group_is_whole(self._cluster.bootstrap, GROUP, workers, PARTITIONS * (len(SOURCES) + 1))
 
     async def _until(self, true: Callable[[], bool], what: str, generator: Generator) -> None:
         deadline_s = time.monotonic() + RECOVERY_S
@@ -302,9 +318,7 @@ class Storm:
         inputs, deadline_s = [*SOURCES, settings.topics.observations], time.monotonic() + COMMITTED_S
         self._progress.update(self._bar, description="waiting for commits")
         while time.monotonic() < deadline_s:
-            found = await asyncio.to_thread(
-                positions, self._cluster.bootstrap, settings.broker.group, inputs, PARTITIONS
-            )
+            found = await asyncio.to_thread(positions, self._cluster.bootstrap, GROUP, inputs, PARTITIONS)
             if all(one.committed == one.end for one in found):
                 return
             await asyncio.sleep(1)

@@ -2,8 +2,9 @@
 
     python -m tests.storm.verifier DIRECTORY
 
-It is told where everything is by `verifier.json` in the directory. While it reads it prints `{"ends": N}` lines; when
-its standard input closes it reads to the end of every topic, and its last line is the verdict.
+It is told where everything is by `verifier.json` in the directory. While it reads it prints `{"ends": N}` lines; once
+it is told on its standard input how many events were sent, it reads to the end of every topic, and its last line is the
+verdict.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -63,14 +65,15 @@ class Verifier:
                 print(json.dumps({"ends": self._ends()}), flush=True)
                 reported_s = time.monotonic()
 
-    def judge(self) -> dict[str, Any]:
-        """Read to the end, and hold what came against the oracle."""
+    def judge(self, sent: int) -> dict[str, Any]:
+        """Read to the end, and hold what came against the oracle of the events that were sent."""
         self._read_to_the_end()
+        oracle = islice(self._oracle(), sent)
         if self._job["naive"]:
-            return {"lost": naive_losses(self._event_ids, self._oracle())}
+            return {"lost": naive_losses(self._event_ids, oracle)}
         job = self._job
         reached = positions(job["bootstrap"], job["group"], job["inputs"], job["partitions"])
-        verdict = self._ledger.judge(self._oracle(), self._places(), reached)
+        verdict = self._ledger.judge(oracle, self._places(), reached)
         return verdict.as_dict() | {"holds": verdict.holds}
 
     def _ends(self) -> int:
@@ -112,15 +115,15 @@ class Verifier:
 def main() -> None:
     """Follow until standard input closes, then judge."""
     verifier = Verifier(Path(sys.argv[1]))
-    told_to_judge = threading.Event()
+    told_to_judge, told = threading.Event(), list[str]()
 
     def listen() -> None:
-        sys.stdin.read()
+        told.append(sys.stdin.read())
         told_to_judge.set()
 
     threading.Thread(target=listen, daemon=True).start()
     verifier.follow(told_to_judge)
-    print(json.dumps({"verdict": verifier.judge()}), flush=True)
+    print(json.dumps({"verdict": verifier.judge(int(told[0]))}), flush=True)
 
 
 if __name__ == "__main__":
