@@ -22,6 +22,7 @@ from confluent_kafka.admin import AdminClient
 
 from streams.broker import KAFKA_FILES, BrokerError, kafka_libs
 from streams.children import die_with_parent, free_ports
+from tests.storm.patience import Patience
 
 Side = Literal["left", "right"]
 SIDES: tuple[Side, ...] = get_args(Side)
@@ -129,10 +130,10 @@ class Cluster:
 
     def await_whole(self, timeout_s: float = WHOLE_TIMEOUT_S) -> None:
         """Wait until every broker is there and every replica in sync. Raises BrokerError when that takes too long."""
-        deadline_s = time.monotonic() + timeout_s
+        patience = Patience(timeout_s)
         admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0, "reconnect.backoff.max.ms": 500})
         what = "it does not answer"
-        while time.monotonic() < deadline_s:
+        while not patience.over:
             try:
                 found = admin.list_topics(timeout=2)
             except KafkaException:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from streams.children import die_with_parent, free_ports
 from tests.storm.cluster import SIDES, Cluster, Side
+from tests.storm.patience import Patience
 
 ROOT = Path(__file__).parents[2]
 STOP_TIMEOUT_S = 50.0
@@ -85,11 +86,12 @@ class Machine:
         """End it in order; returns its exit code, SIGKILL's when it did not listen."""
         if self.process.poll() is None:
             self.process.terminate()
-        try:
-            return await asyncio.to_thread(self.process.wait, STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            return await asyncio.to_thread(self.process.wait)
+        patience = Patience(STOP_TIMEOUT_S)
+        while (code := self.process.poll()) is None:
+            if patience.over:
+                self.process.kill()
+            await asyncio.sleep(0.05)
+        return code
 
     def exit_codes(self) -> Counter[int]:
         """With which codes its workers ended so far, by its log."""
@@ -116,12 +118,11 @@ class Fleet:
 
     async def await_one(self, first: int) -> Machine:
         """The first machine from number `first` on, in turn, that is ready; waits until one is, or any will do."""
-        loop = asyncio.get_running_loop()
-        deadline_s = loop.time() + READY_TIMEOUT_S
+        patience = Patience(READY_TIMEOUT_S)
         while True:
             start = first % len(self.machines)
             for machine in self.machines[start:] + self.machines[:start]:
-                if await machine.ready() or loop.time() > deadline_s:
+                if await machine.ready() or patience.over:
                     return machine
             await asyncio.sleep(0.1)
 

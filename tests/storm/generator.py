@@ -17,6 +17,7 @@ from typing import Any, TextIO
 from confluent_kafka import KafkaError, Message, Producer
 
 from tests.storm.events import NUMBER_HEADER, POISON, expected_outputs, key_of, source_of, value_of
+from tests.storm.patience import Patience
 from tests.storm.plan import Plan
 
 FLUSH_S = 300.0
@@ -52,7 +53,7 @@ class Generator(threading.Thread):
         self._producer = Producer(
             {
                 "bootstrap.servers": bootstrap, "enable.idempotence": True, "linger.ms": 5, "log_level": 0,
-                "message.timeout.ms": int(FLUSH_S * 1000), "reconnect.backoff.max.ms": 1000,
+                "message.timeout.ms": 0, "reconnect.backoff.max.ms": 1000,
             }
         )  # fmt: skip
         self._allowed = 0
@@ -78,7 +79,9 @@ class Generator(threading.Thread):
         try:
             with self._file.open("w", encoding="utf-8") as file:
                 self._send(file)
-                left = self._producer.flush(FLUSH_S)
+                left, patience = self._producer.flush(1), Patience(FLUSH_S)
+                while left and not patience.over:
+                    left = self._producer.flush(1)
             if left:
                 self.failed = f"{left} events were not acknowledged within {FLUSH_S:g} s"
         except Exception as error:

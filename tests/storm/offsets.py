@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, ConsumerGroupState, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
+
+from tests.storm.patience import Patience
 
 ATTEMPT_S = 5.0
 
@@ -29,13 +30,13 @@ def client(bootstrap: str, group: str, **more: Any) -> Consumer:
 
 def end_of(consumer: Consumer, topic: str, partition: int, timeout_s: float = 30.0) -> int:
     """The log end of a partition. Raises KafkaException when no broker says it in time."""
-    deadline_s = time.monotonic() + timeout_s
+    patience = Patience(timeout_s)
     while True:
         try:
             end: int = consumer.get_watermark_offsets(TopicPartition(topic, partition), ATTEMPT_S)[1]
             return end
         except KafkaException:
-            if time.monotonic() > deadline_s:
+            if patience.over:
                 raise
 
 

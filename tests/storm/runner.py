@@ -30,6 +30,7 @@ from tests.storm.faults import Faults
 from tests.storm.fleet import NAIVE, ROOT, Fleet
 from tests.storm.generator import Generator, write_oracle
 from tests.storm.offsets import group_is_whole, positions
+from tests.storm.patience import Patience
 from tests.storm.plan import Plan
 from tests.storm.proxy import Proxy
 from tests.storm.verifier import COORDINATES, JOB, ORACLE
@@ -263,13 +264,13 @@ class Storm:
 
     async def _ready(self, fleet: Fleet, after: str) -> None:
         """Wait until every worker has partitions and works, or the group is whole and leaves some of them without."""
-        deadline_s = time.monotonic() + RECOVERY_S
+        patience = Patience(RECOVERY_S)
         while not all(states := [await one.ready() for one in fleet.machines]):
             if ended := [one.process.returncode for one in fleet.machines if one.process.poll() is not None]:
                 raise Hang(f"after {after}: supervisors have ended with {ended}")
             if None not in states and any(states) and await asyncio.to_thread(self._whole, len(states)):
                 return
-            if time.monotonic() > deadline_s:
+            if patience.over:
                 late = [one.log.name for one, state in zip(fleet.machines, states, strict=True) if not state]
                 raise Hang(f"after {after}: not ready within {RECOVERY_S:g} s: {', '.join(late)}")
             await asyncio.sleep(0.1)
@@ -278,11 +279,11 @@ class Storm:
         return group_is_whole(self._cluster.bootstrap, GROUP, workers, PARTITIONS * (len(SOURCES) + 1))
 
     async def _until(self, true: Callable[[], bool], what: str, generator: Generator) -> None:
-        deadline_s = time.monotonic() + RECOVERY_S
+        patience = Patience(RECOVERY_S)
         while not true():
             if generator.failed:
                 raise Hang(generator.failed)
-            if time.monotonic() > deadline_s:
+            if patience.over:
                 raise Hang(f"{what}: not within {RECOVERY_S:g} s")
             self._show(None, generator)
             await asyncio.sleep(0.05)
@@ -298,13 +299,13 @@ class Storm:
         if self._result.problems:
             generator.stop()
         limit_s = NAIVE_DRAIN_S if self._naive else DRAIN_S
-        ends, grown_s = watcher.ends, time.monotonic()
+        ends, patience = watcher.ends, Patience(limit_s)
         while generator.is_alive() or watcher.ends < self._ends[generator.sent]:
             await asyncio.sleep(0.1)
             self._show(None, generator)
             if watcher.ends != ends or generator.is_alive():
-                ends, grown_s = watcher.ends, time.monotonic()
-            elif time.monotonic() - grown_s > limit_s:
+                ends, patience = watcher.ends, Patience(limit_s)
+            elif patience.over:
                 if not self._naive:
                     self._problem(f"drained no further: {ends} of {self._ends[generator.sent]} ends came out")
                 break
@@ -315,9 +316,9 @@ class Storm:
 
     async def _committed(self, settings: Settings) -> None:
         """Wait until the group has committed everything; when it does not, the verifier says what is left."""
-        inputs, deadline_s = [*SOURCES, settings.topics.observations], time.monotonic() + COMMITTED_S
+        inputs, patience = [*SOURCES, settings.topics.observations], Patience(COMMITTED_S)
         self._progress.update(self._bar, description="waiting for commits")
-        while time.monotonic() < deadline_s:
+        while not patience.over:
             found = await asyncio.to_thread(positions, self._cluster.bootstrap, GROUP, inputs, PARTITIONS)
             if all(one.committed == one.end for one in found):
                 return

@@ -24,6 +24,7 @@ from typing_extensions import TypedDict
 
 from tests.storm.judging import Coordinates, Ledger, naive_losses
 from tests.storm.offsets import client, end_of, positions
+from tests.storm.patience import Patience
 
 ORACLE, COORDINATES, JOB = "oracle.jsonl", "coordinates.txt", "verifier.json"
 REPORT_S = 0.2
@@ -92,10 +93,10 @@ class Verifier:
                 self._ledger.take(self._names[topic], (message.key() or b"").decode(), value)
 
     def _read_to_the_end(self) -> None:
-        deadline_s = time.monotonic() + END_TIMEOUT_S
+        patience = Patience(END_TIMEOUT_S)
         ends = {tp: end_of(self._consumer, *tp) for tp in self._next}
         while any(self._next[tp] < end for tp, end in ends.items()):
-            if time.monotonic() > deadline_s:
+            if patience.over:
                 behind = {f"{t}/{p}": (self._next[t, p], end) for (t, p), end in ends.items() if self._next[t, p] < end}
                 raise TimeoutError(f"the outputs could not be read to their end: {behind}")
             self._take(self._consumer.consume(1000, 0.2))
