@@ -29,7 +29,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from tests.storm.fleet import NAIVE, WORKER
 from tests.storm.plan import GROUPS, make_plan
-from tests.storm.runner import Result, Storm, losses, replay, summary
+from tests.storm.report import Result, losses, replay, summary
+from tests.storm.runner import Storm
 
 SECONDS_PER_FAULT = 8.0  # of events, when no rate is given: what flows from one fault to the next
 LEAST_RATE = 50.0

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 from rich.progress import Progress, TaskID
 
@@ -24,16 +21,18 @@ from streams.broker import BrokerError
 from streams.exits import BROKER_UNAVAILABLE, DONE, UNEXPECTED
 from streams.settings import OUTPUT_TOPICS, Settings, load_settings
 from streams.topics import create_topics
-from tests.storm.cluster import REPLICATION, SIDES, Cluster
+from tests.storm.cluster import REPLICATION, SIDES, Cluster, Node, Side
 from tests.storm.events import MAX_EVENT_BYTES, SOURCES, TASKS, expected_outputs
 from tests.storm.faults import Faults
-from tests.storm.fleet import NAIVE, ROOT, Fleet
+from tests.storm.fleet import NAIVE, Fleet
 from tests.storm.generator import Generator, write_oracle
 from tests.storm.offsets import group_is_whole, positions
 from tests.storm.patience import Patience
-from tests.storm.plan import Plan
+from tests.storm.plan import Fault, Plan
 from tests.storm.proxy import Proxy
+from tests.storm.report import Hit, Result
 from tests.storm.verifier import COORDINATES, JOB, ORACLE
+from tests.storm.watcher import Hang, Watcher
 
 PARTITIONS = 8
 HITS = "faults.jsonl"
@@ -44,76 +43,12 @@ DRAIN_S, NAIVE_DRAIN_S, COMMITTED_S = 180.0, 20.0, 90.0
 ALLOWED_CODES = {DONE, UNEXPECTED, BROKER_UNAVAILABLE, -9, -15}
 
 
-class Hang(RuntimeError):
-    """Something did not come back in time."""
-
-
-@dataclass
-class Hit:
-    """A fault that was carried out."""
-
-    kind: str
-    target: int
-    at_event: int
-    sent: int
-    lasted_s: float
-    recovered_s: float
-
-
-@dataclass
-class Result:
-    """All that a storm found."""
-
-    verdict: dict[str, Any] = field(default_factory=dict)
-    hits: list[Hit] = field(default_factory=list)
-    codes: Counter[int] = field(default_factory=Counter)
-    problems: list[str] = field(default_factory=list)
-    seconds: float = 0.0
-
-
-class Watcher:
-    """The verifier's process, and how far it has come."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-        self.ends = 0
-        self._verdict: dict[str, Any] | None = None
-        self._reading = asyncio.create_task(self._read())
-
-    @classmethod
-    async def start(cls, directory: Path) -> Watcher:
-        """Start it on a directory with its job and the oracle."""
-        with (directory / "verifier.log").open("wb") as log:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "tests.storm.verifier", str(directory), cwd=ROOT,
-                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=log, limit=1 << 26,
-            )  # fmt: skip
-        return cls(process)
-
-    async def _read(self) -> None:
-        assert self._process.stdout is not None
-        while line := await self._process.stdout.readline():
-            found = json.loads(line)
-            self.ends = found.get("ends", self.ends)
-            self._verdict = found.get("verdict")
-
-    async def judge(self, sent: int) -> dict[str, Any]:
-        """Tell it to judge, and how many events were sent; raises Hang when it ends without a verdict."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(str(sent).encode())
-        self._process.stdin.close()
-        await self._reading
-        await self._process.wait()
-        if self._verdict is None:
-            raise Hang("the verifier ended without a verdict; see verifier.log")
-        return self._verdict
-
-    async def close(self) -> None:
-        """End it."""
-        if self._process.returncode is None:
-            self._process.kill()
-        await self._process.wait()
-        await self._reading
+@dataclass(frozen=True)
+class _Scene:
+    fleet: Fleet
+    faults: Faults
+    generator: Generator
+    watcher: Watcher
 
 
 class Storm:
@@ -189,41 +124,30 @@ class Storm:
         }
 
     async def _rage(self, settings: Settings) -> None:
-        proxies = {
-            side: [
-                Proxy(node.ports.proxies[side], node.ports.sides[side], self._plan.seed) for node in self._cluster.nodes
-            ]
-            for side in SIDES
-        }
-        for one in (each for side in proxies.values() for each in side):
+        proxies = {side: [self._proxy(node, side) for node in self._cluster.nodes] for side in SIDES}
+        every = [one for side in proxies.values() for one in side]
+        for one in every:
             await one.start()
         fleet = Fleet(self._cluster, self._module, self._environment(settings), self._directory)
+        topics = {source: settings.sources[source].topic for source in SOURCES}
+        generator = Generator(self._cluster.bootstrap, self._plan, topics, self._rate, self._directory / COORDINATES)
         watcher = await Watcher.start(self._directory)
-        generator = Generator(
-            self._cluster.bootstrap,
-            self._plan,
-            {one: one for one in SOURCES},
-            self._rate,
-            self._directory / COORDINATES,
-        )
+        scene = _Scene(fleet, Faults(self._cluster, fleet, proxies), generator, watcher)
         try:
-            await fleet.scale(self._workers)
-            await self._ready(fleet, "the start")
-            generator.start()
-            try:
-                await self._inject(Faults(self._cluster, fleet, proxies), fleet, generator, watcher)
-            except (Hang, BrokerError) as error:
-                self._problem(f"{type(error).__name__}: {error}")
-            await self._drain(generator, watcher, settings)
+            await self._through_all_faults(scene)
+            await self._drain(scene, settings)
             await fleet.scale(0)
             self._result.verdict = await watcher.judge(generator.sent)
         finally:
             generator.stop()
             await fleet.scale(0)
             await watcher.close()
-            for one in (each for side in proxies.values() for each in side):
+            for one in every:
                 await one.close()
         self._ended(fleet)
+
+    def _proxy(self, node: Node, side: Side) -> Proxy:
+        return Proxy(node.ports.proxies[side], node.ports.sides[side], self._plan.seed)
 
     def _ended(self, fleet: Fleet) -> None:
         self._result.codes = fleet.codes
@@ -238,29 +162,41 @@ class Storm:
         self._result.problems.append(text)
         self._progress.console.print(text, highlight=False)
 
-    async def _inject(self, faults: Faults, fleet: Fleet, generator: Generator, watcher: Watcher) -> None:
-        marks = [fault.at_event for fault in self._plan.faults] + [self._plan.events]
-        for place, fault in enumerate(self._plan.faults):
-            generator.allow(marks[place + 1])  # what flows during the fault, and no more
-            await self._until(lambda mark=marks[place]: generator.sent >= mark, "sending", generator)  # type: ignore[misc]
-            sent, began_s = generator.sent, time.monotonic()
-            self._show(f"{place + 1}/{len(self._plan.faults)} {fault.kind}", generator)
-            await faults.inject(fault)
-            lasted_s = time.monotonic() - began_s
-            what = f"fault {place + 1}, {fault.kind} (target {fault.target}, at event {fault.at_event})"
-            before, healed_s = watcher.ends, time.monotonic()
-            await self._ready(fleet, what)
-            await self._until(
-                lambda had=before: watcher.ends > had or watcher.ends >= self._ends[generator.sent],  # type: ignore[misc]
-                f"an output after {what}",
-                generator,
-            )
-            took_s = round(time.monotonic() - healed_s, 1)
-            hit = Hit(fault.kind, fault.target, fault.at_event, sent, round(lasted_s, 1), took_s)
-            self._result.hits.append(hit)
-            with (self._directory / HITS).open("a", encoding="utf-8") as file:  # for whoever looks on
-                file.write(json.dumps({"at": datetime.now(UTC).isoformat(timespec="seconds"), **asdict(hit)}) + "\n")
-        generator.allow(self._plan.events)
+    async def _through_all_faults(self, scene: _Scene) -> None:
+        """All faults, one after another; a problem ends it, for a hang does not go away by more of them."""
+        faults = self._plan.faults
+        try:
+            await scene.fleet.scale(self._workers)
+            await self._ready(scene.fleet, "the start")
+            scene.generator.start()
+            for place, fault in enumerate(faults):
+                following = faults[place + 1].at_event if place + 1 < len(faults) else self._plan.events
+                scene.generator.allow(following)  # what flows during the fault, and no more
+                await self._strike(fault, f"{place + 1}/{len(faults)} {fault.kind}", scene)
+            scene.generator.allow(self._plan.events)
+        except (Hang, BrokerError) as error:
+            self._problem(f"{type(error).__name__}: {error}")
+
+    async def _strike(self, fault: Fault, name: str, scene: _Scene) -> None:
+        """One fault, and back to work."""
+        generator, watcher = scene.generator, scene.watcher
+        await self._until(lambda: generator.sent >= fault.at_event, "sending", generator)
+        sent, began_s = generator.sent, time.monotonic()
+        self._show(name, generator)
+        await scene.faults.inject(fault)
+        before, healed_s = watcher.ends, time.monotonic()
+        what = f"fault {name} (target {fault.target}, at event {fault.at_event})"
+        await self._ready(scene.fleet, what)
+        await self._until(
+            lambda: watcher.ends > before or watcher.ends >= self._ends[generator.sent],
+            f"an output after {what}",
+            generator,
+        )
+        lasted_s, recovered_s = round(healed_s - began_s, 1), round(time.monotonic() - healed_s, 1)
+        hit = Hit(fault.kind, fault.target, fault.at_event, sent, lasted_s, recovered_s)
+        self._result.hits.append(hit)
+        with (self._directory / HITS).open("a", encoding="utf-8") as file:  # for whoever looks on
+            file.write(json.dumps({"at": datetime.now(UTC).isoformat(timespec="seconds"), **asdict(hit)}) + "\n")
 
     async def _ready(self, fleet: Fleet, after: str) -> None:
         """Wait until every worker has partitions and works, or the group is whole and leaves some of them without."""
@@ -292,10 +228,10 @@ class Storm:
         bar: TaskID = self._bar
         self._progress.update(bar, completed=generator.sent, description=what)
 
-    async def _drain(self, generator: Generator, watcher: Watcher, settings: Settings) -> None:
+    async def _drain(self, scene: _Scene, settings: Settings) -> None:
         """Wait until everything sent has come out, or for long nothing has; then for the last commit."""
+        generator, watcher = scene.generator, scene.watcher
         self._show("draining", generator)
-        generator.allow(self._plan.events if not self._result.problems else generator.sent)
         if self._result.problems:
             generator.stop()
         limit_s = NAIVE_DRAIN_S if self._naive else DRAIN_S
@@ -323,41 +259,3 @@ class Storm:
             if all(one.committed == one.end for one in found):
                 return
             await asyncio.sleep(1)
-
-
-def summary(plan: Plan, result: Result) -> dict[str, object]:
-    """The last line of a storm."""
-    verdict = result.verdict
-    return {
-        "events": plan.events,
-        "faults": len(result.hits),
-        "lost": verdict.get("lost"),
-        "dead_letters": verdict.get("dead_letters"),
-        "duplicates": verdict.get("duplicates"),
-        "seconds": result.seconds,
-        "seed": plan.seed,
-        "outputs": verdict.get("outputs"),
-        "kinds": dict(Counter(hit.kind for hit in result.hits)),
-        "worker_exits": {str(code): count for code, count in sorted(result.codes.items())},
-        "slowest_recovery_s": max((hit.recovered_s for hit in result.hits), default=0.0),
-        "problems": result.problems,
-        "holds": bool(verdict.get("holds")) and not result.problems,
-    }
-
-
-def losses(plan: Plan, result: Result) -> list[str]:
-    """What was lost or wrong, each on a line with the fault before it; empty when all is well."""
-    verdict = result.verdict
-    found = []
-    for one in verdict.get("losses", ()):
-        before = [hit for hit in result.hits if hit.at_event <= one["n"]]
-        fault = f"after {before[-1].kind} at event {before[-1].at_event}" if before else "before any fault"
-        found.append(f"lost: event {one['n']} at {one['at']}, {fault}: {', '.join(one['missing'])}")
-    for name in ("wrong", "wrong_dead_letters", "changed", "disordered", "uncommitted"):
-        found += [f"{name}: {line}" for line in verdict.get(name, ())]
-    return found
-
-
-def replay(arguments: Sequence[str]) -> str:
-    """The command that does it again."""
-    return " ".join(["python", "-m", "tests.storm", *arguments])
