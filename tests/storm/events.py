@@ -114,7 +114,7 @@ POISON: Mapping[str, tuple[Callable[[int], bytes | None], Verdict]] = {
     "not-json": (lambda n: b"{'id': %d}" % n, Verdict("intake", "NotJson")),
     "not-an-object": (lambda n: b"[%d]" % n, Verdict("intake", "WrongShape")),
     "too-deep": (lambda n: b'{"id": %d, "a": %s}' % (n, b"[" * 60 + b"]" * 60), Verdict("intake", "TooDeep")),
-    "no-text": (lambda n: b'{"id": %d}' % n, Verdict("intake", "EmptyText")),
+    "no-text": (lambda n: _with(n, text=None), Verdict("intake", "EmptyText")),
     "text-is-a-number": (lambda n: _with(n, text=n), Verdict("intake", "WrongShape")),
     "not-finite": (lambda n: _with(n, amount=float("nan")), Verdict("intake", "NotFinite")),
     "bad-time": (lambda n: _with(n, ts="2999-01-01T00:00:00Z"), Verdict("intake", "BadTime")),
