@@ -28,7 +28,7 @@ Side = Literal["left", "right"]
 SIDES: tuple[Side, ...] = get_args(Side)
 REPLICATION = 3
 HEAP_MB = 256
-WHOLE_TIMEOUT_S = 120.0
+WHOLE_TIMEOUT_S = 300.0
 STOP_TIMEOUT_S = 30.0
 
 

@@ -38,7 +38,7 @@ PARTITIONS = 8
 HITS = "faults.jsonl"
 GROUP = "storm"
 JUDGED = [name for name in OUTPUT_TOPICS if name != "surge_state"]
-RECOVERY_S = 150.0  # of workers, brokers and a group, on a busy machine
+RECOVERY_S = 240.0  # of workers, brokers and a group, on a busy machine
 DRAIN_S, NAIVE_DRAIN_S, COMMITTED_S = 180.0, 20.0, 90.0
 ALLOWED_CODES = {DONE, UNEXPECTED, BROKER_UNAVAILABLE, -9, -15}
 
