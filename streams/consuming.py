@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -250,29 +250,11 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         aiokafka_tp = aiokafka.TopicPartition(tp.topic, tp.partition)
         return assignment.state_value(aiokafka_tp) if assignment and aiokafka_tp in assignment.tps else None
 
-    async def seek_to_committed(self) -> Mapping[TP, int]:
-        """As stock, but for partitions without a committed offset; see `rewind`."""
-        found: Mapping[TP, int] = await self.call_thread(rewind, self._ensure_consumer())
-        return found
-
     def _create_worker_consumer(self, transport: driver.Transport) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_worker_consumer(transport)
         # Stock asks the broker to hold an empty fetch for 1.5 s; librdkafka's mock broker takes that literally.
         consumer._fetch_max_wait_ms = self.consumer.fetch_max_wait_ms
         return consumer
-
-
-async def rewind(consumer: aiokafka.AIOKafkaConsumer) -> dict[Any, int | None]:
-    """Go back to what is committed in every assigned partition, to the beginning where nothing is; says what is.
-
-    aiokafka's `seek_to_committed` leaves a partition without a committed offset where it is: what was fetched from it
-    and dropped would never be fetched again.
-    """
-    committed: dict[Any, int | None] = await consumer.seek_to_committed()
-    assigned = consumer.assignment()
-    if fresh := [tp for tp, offset in committed.items() if not offset and tp in assigned]:
-        await consumer.seek_to_beginning(*fresh)
-    return committed
 
 
 def slice_transport(max_slice_events: int, fetch_max_wait_ms: int) -> Callable[[Any, Any], driver.Transport]:

@@ -16,7 +16,6 @@ from typing import Any
 import aiokafka
 import faust
 import pytest
-from confluent_kafka import Producer
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from hypothesis import given, settings
@@ -28,10 +27,8 @@ from streams.consuming import (
     SliceConsumer,
     UnknownFaust,
     require_known_faust,
-    rewind,
     slice_transport,
 )
-from streams.embedded import EmbeddedBroker
 from tests.streams.records import FakeRecord
 
 ZERO, ONE = TP("news", 0), TP("news", 1)
@@ -104,33 +101,6 @@ def committable(consumer: SliceConsumer) -> dict[TP, int]:
 
 def spans(slices: Sequence[Slice]) -> list[tuple[int, int, int]]:
     return [(one.tp.partition, one.first, one.offset) for one in slices]
-
-
-# ---- going back
-
-
-@pytest.mark.parametrize("commit", [None, 0, 2])
-async def test_what_was_read_comes_again_whether_or_not_anything_is_committed(
-    commit: int | None, embedded: EmbeddedBroker, unique: Callable[[str], str]
-) -> None:
-    producer = Producer({"bootstrap.servers": embedded.bootstrap})
-    for number in range(5):
-        producer.produce("news", str(number), partition=0)
-    assert producer.flush(20) == 0
-    consumer = aiokafka.AIOKafkaConsumer(
-        "news", bootstrap_servers=embedded.bootstrap, group_id=unique("group"), auto_offset_reset="earliest",
-        enable_auto_commit=False,
-    )  # fmt: skip
-    await consumer.start()
-    try:
-        assert [(await consumer.getone()).offset for _ in range(4)] == [0, 1, 2, 3]
-        tp = aiokafka.TopicPartition("news", 0)
-        if commit is not None:
-            await consumer.commit({tp: commit})
-        assert (await rewind(consumer))[tp] == commit
-        assert (await consumer.getone()).offset == (commit or 0)
-    finally:
-        await consumer.stop()
 
 
 # ---- delivery
