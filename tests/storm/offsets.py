@@ -53,8 +53,8 @@ def positions(bootstrap: str, group: str, topics: Sequence[str], partitions: int
         consumer.close()
 
 
-def group_is_whole(bootstrap: str, group: str, members: int, partitions: int) -> bool:
-    """Whether the group is at rest with so many members, which share so many partitions.
+def group_is_whole(bootstrap: str, group: str, members: int, ready: int, partitions: int) -> bool:
+    """Whether the group is at rest with so many members, and those that are ready share all of so many partitions.
 
     Faust hands out as many partitions as divided by the members, rounded up: the last members may have none.
     """
@@ -63,5 +63,8 @@ def group_is_whole(bootstrap: str, group: str, members: int, partitions: int) ->
         found = admin.describe_consumer_groups([group], request_timeout=ATTEMPT_S)[group].result()
     except KafkaException:
         return False
-    assigned = {(tp.topic, tp.partition) for one in found.members for tp in one.assignment.topic_partitions}
-    return found.state == ConsumerGroupState.STABLE and (len(found.members), len(assigned)) == (members, partitions)
+    shares = [[(tp.topic, tp.partition) for tp in one.assignment.topic_partitions] for one in found.members]
+    busy, assigned = sum(map(bool, shares)), {tp for share in shares for tp in share}
+    return found.state == ConsumerGroupState.STABLE and (len(shares), busy, len(assigned)) == (
+        members, ready, partitions,
+    )  # fmt: skip

@@ -201,15 +201,15 @@ class Storm:
         while not all(states := [await one.ready() for one in fleet.machines]):
             if ended := [one.process.returncode for one in fleet.machines if one.process.poll() is not None]:
                 raise Hang(f"after {after}: supervisors have ended with {ended}")
-            if None not in states and any(states) and await asyncio.to_thread(self._whole, len(states)):
+            if None not in states and await asyncio.to_thread(self._whole, len(states), sum(map(bool, states))):
                 return
             if patience.over:
                 late = [one.log.name for one, state in zip(fleet.machines, states, strict=True) if not state]
                 raise Hang(f"after {after}: not ready within {RECOVERY_S:g} s: {', '.join(late)}")
             await asyncio.sleep(0.1)
 
-    def _whole(self, workers: int) -> bool:
-        return group_is_whole(self._cluster.bootstrap, GROUP, workers, PARTITIONS * (len(SOURCES) + 1))
+    def _whole(self, workers: int, ready: int) -> bool:
+        return group_is_whole(self._cluster.bootstrap, GROUP, workers, ready, PARTITIONS * (len(SOURCES) + 1))
 
     async def _until(self, true: Callable[[], bool], what: str, generator: Generator) -> None:
         patience = Patience(RECOVERY_S)
