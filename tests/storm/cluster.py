@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import shutil
 import signal
+import socket
 import subprocess
 import time
 import uuid
@@ -55,6 +56,12 @@ class Node:
     def runs(self) -> bool:
         """Whether its process does."""
         return self._process is not None and self._process.poll() is None
+
+    def listens(self) -> bool:
+        """Whether it takes connections, which it does once it is ready."""
+        with socket.socket() as probe:
+            probe.settimeout(1)
+            return probe.connect_ex(("127.0.0.1", self.ports.direct)) == 0
 
     def prepare(self, java: str, libs: Path, cluster_id: str, voters: str, brokers: int) -> subprocess.Popen[bytes]:
         """Write its configuration and start making its data directory one of the cluster."""
@@ -134,16 +141,18 @@ class Cluster:
         admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0, "reconnect.backoff.max.ms": 500})
         what = "it does not answer"
         while not patience.over:
+            time.sleep(0.2)
+            if not all(node.listens() for node in self.nodes):
+                continue  # the others do not know yet that it is gone
             try:
                 found = admin.list_topics(timeout=2)
             except KafkaException:
-                continue  # it has waited
+                continue
             partitions = [part for topic in found.topics.values() for part in topic.partitions.values()]
             behind = sum(len(part.isrs) < len(part.replicas) or part.leader < 0 for part in partitions)
             if len(found.brokers) == len(self.nodes) and not behind:
                 return
             what = f"{len(found.brokers)} of {len(self.nodes)} brokers, {behind} of {len(partitions)} partitions behind"
-            time.sleep(0.2)
         raise BrokerError(f"the cluster is not whole after {timeout_s:g} s: {what}")
 
     def close(self) -> None:
