@@ -61,6 +61,7 @@ class Model:
         self.runtime = runtime.name
         self.device = runtime.device
         self.slots = runtime.slots
+        self.packs = runtime.packs
         self._columns = sum(len(head.labels) for head in manifest.heads)
         self._runtime = runtime
         self._tokenizer = tokenizer
@@ -108,6 +109,10 @@ class Model:
             return Encoded([encoding.ids], False)
         windows = [encoding.ids, *(window.ids for window in further[: MAX_WINDOWS - 1])]
         return Encoded(windows, len(further) >= MAX_WINDOWS)
+
+    def padded_tokens(self, lengths: Sequence[int]) -> int:
+        """What a batch of windows of so many tokens comes to, padding counted."""
+        return self._runtime.padded_tokens(lengths)
 
     def run(self, windows: Sequence[Sequence[int]]) -> dict[str, Floats]:
         """Calibrated probabilities [windows, labels] of one batch, by task."""

@@ -18,17 +18,18 @@ from models.classifier import Classifier, Model, pad_id
 from models.errors import ExportMismatch
 from models.evaluation import evaluate
 from models.golden import GOLDEN, GOLDEN_TEXTS, write_golden
+from models.packed_export import OPSET, export_packed
 from models.padding import padded
-from models.releases import CONFIG, MODEL, TOKENIZER, Base, HeadEntry, Manifest
+from models.releases import CONFIG, MODEL, PACKED, TOKENIZER, Base, HeadEntry, Manifest
 from models.runtimes import Floats, Ids, Runtime
-from models.runtimes.onnx import load_cpu
+from models.runtimes.onnx import load_cpu, load_packed_cpu
 from models.runtimes.protocol import cores
 from models.training import Checkpoint, Progress, TextClassifier, TrainedHead, encode
 
-OPSET = 20  # the first with a Gelu operator
 PARITY_TOLERANCE = 1e-3  # logits; float32 sums in another order differ by about 1e-6
 PARITY_TEXTS = 64
 PARITY_BATCHES = (1, 3, 8, 17)  # taken in turn, so that batch and sequence axes both vary
+FILES = (MODEL, PACKED, TOKENIZER, CONFIG, GOLDEN)
 PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "onnxruntime-gpu", "tokenizers", "numpy")
 
 
@@ -42,14 +43,18 @@ def make_release(checkpoint: Checkpoint, recipe: str, out: Path | None, progress
     with releases.workplace(folder) as tmp_dir:
         progress("export", 0, 2)
         export_graph(checkpoint.model, tmp_dir / MODEL)
+        packed = export_packed(checkpoint.model, tmp_dir)
         checkpoint.tokenizer.save(str(tmp_dir / TOKENIZER))
         (tmp_dir / CONFIG).write_text(_config(checkpoint), encoding="utf-8")
         windows = encode(checkpoint.tokenizer, held_out(checkpoint, GOLDEN_TEXTS), checkpoint.max_tokens)
         write_golden(tmp_dir, windows, _logits(_source(checkpoint), windows, pad_id(checkpoint.tokenizer)))
         manifest = _manifest(checkpoint, recipe, tmp_dir)
-        runtime = load_cpu(tmp_dir, cores())
+        releases.write_manifest(tmp_dir, manifest)
         progress("compare and grade", 1, 2)
+        runtime = load_cpu(tmp_dir, cores())
         parity = compare(checkpoint, runtime)
+        if packed:
+            parity["packed"] = compare(checkpoint, load_packed_cpu(tmp_dir, cores()))
         model = Model(manifest, Tokenizer.from_file(str(tmp_dir / TOKENIZER)), runtime)
         heads = [_graded(entry, model, head) for entry, head in zip(manifest.heads, checkpoint.heads, strict=True)]
         metrics = {"parity": parity, "best_epoch": checkpoint.best_epoch}
@@ -148,7 +153,7 @@ def _config(checkpoint: Checkpoint) -> str:
 
 
 def _manifest(checkpoint: Checkpoint, recipe: str, directory: Path) -> Manifest:
-    files = {name: releases.file_sha256(directory / name) for name in (MODEL, TOKENIZER, CONFIG, GOLDEN)}
+    files = {name: releases.file_sha256(directory / name) for name in FILES if (directory / name).is_file()}
     created_at = datetime.now(UTC)
     return Manifest(
         release=releases.release_id(

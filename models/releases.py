@@ -1,10 +1,10 @@
 """Releases: immutable directories of a model, its tokenizer and a manifest that says where both come from.
 
-    home()/releases/<task>/<release>/{model.onnx, tokenizer.json, config.json, golden.json, manifest.json}
+    home()/releases/<task>/<release>/{model.onnx, packed.onnx, tokenizer.json, config.json, golden.json, manifest.json}
     home()/starter/<task>/<key>/...      the starter models, see `models.starter`
 
-A release serves one task or several: its encoder has a head for each. Releases made by 0.1.0 have one head, neither
-config.json nor golden.json, and stay good.
+A release serves one task or several: its encoder has a head for each. Releases made by 0.1.0 have one head and none
+of packed.onnx, config.json and golden.json, and stay good.
 A release becomes visible by one rename, whole; names that start with a dot are work in progress and never looked at.
 """
 
@@ -26,6 +26,7 @@ from models.errors import IntegrityError, ReleaseExists, ReleaseNotFound
 
 MODEL = "model.onnx"
 TOKENIZER = "tokenizer.json"
+PACKED = "packed.onnx"  # the graph for texts side by side, if the encoder can; its weights are in model.onnx
 CONFIG = "config.json"  # the encoder's architecture, for a runtime that builds it from its weights
 MANIFEST = "manifest.json"
 

@@ -1,8 +1,9 @@
 """The micro-batcher: the texts that wait for one model, and which of them go together. Pure: no I/O, no clock.
 
-Texts wait in one queue per lane, inside it by length. A batch starts with the oldest text of a lane and grows to its
-nearest neighbours in length for as long as it stays within its budget and little of it is padding; what waits is the
-look-ahead. The oldest text is in every batch of its lane, so nobody is passed over for a better neighbour for ever.
+Texts wait in one queue per lane. Where a batch is a rectangle, they wait by length: a batch starts with the oldest text
+of a lane and grows to its nearest neighbours in length for as long as it stays within its budget and little of it is
+padding; what waits is the look-ahead. The oldest text is in every batch of its lane, so nobody is passed over for a
+better neighbour for ever. Where texts of unlike lengths share rows, they simply go in the order in which they came.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ PADDING_ALLOWED = 0.04  # of a batch's padded tokens; what is worth less than a 
 
 
 class Limits(NamedTuple):
-    """Bounds of one batch. `max_tokens` counts padding; `spare_tokens` cost as much as starting one more batch."""
+    """Bounds of one batch.
+
+    `max_tokens` counts padding where there is some; `spare_tokens` cost as much as starting one more batch.
+    """
 
     max_events: int
     max_tokens: int
@@ -31,7 +35,6 @@ class Batch(NamedTuple, Generic[T]):
 
     items: list[T]
     tokens: int
-    padded_tokens: int
     waited_s: float
 
 
@@ -101,20 +104,58 @@ class LengthQueue(Generic[T]):
         self.tokens -= count * length
 
 
+class ArrivalQueue(Generic[T]):
+    """What waits in one lane, in the order of arrival."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[float, int, T]] = deque()  # since when, tokens, what
+        self.tokens = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def oldest_s(self) -> float:
+        """Since when the oldest item waits, while there is one."""
+        return self._waiting[0][0]
+
+    def add(self, item: T, tokens: int, now_s: float) -> None:
+        """Queue an item of `tokens` tokens."""
+        self._waiting.append((now_s, tokens, item))
+        self.tokens += tokens
+
+    def fill(self, batch: _Growing[T]) -> None:
+        """Move items into a batch until the next does not fit."""
+        while self._waiting and batch.room(self._waiting[0][1], 1):
+            since_s, tokens, item = self._waiting.popleft()
+            batch.oldest_s = min(batch.oldest_s, since_s)
+            batch.add([item], tokens)
+            self.tokens -= tokens
+
+
 class _Growing(Generic[T]):
     """A batch while it is filled."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, packs: bool) -> None:
         self.limits = limits
+        self._packs = packs
         self.items: list[T] = []
         self.tokens = 0
         self.longest = 0
         self.lengths = 0  # how many different ones
         self.oldest_s = math.inf  # since when its longest-waiting item did
 
+    @property
+    def cost_tokens(self) -> int:
+        """What it costs so far: padding counts, where there is some."""
+        return self.tokens if self._packs else self.longest * len(self.items)
+
     def room(self, length: int, waiting: int) -> int:
         """How many of `waiting` items of `length` tokens may join; an empty batch takes one whatever its length."""
         limits, count = self.limits, len(self.items)
+        if self._packs:
+            most = min(waiting, limits.max_events - count, (limits.max_tokens - self.tokens) // length)
+            return max(0 if count else 1, most)
         longest = max(self.longest, length)
         most = min(waiting, limits.max_events - count, limits.max_tokens // longest - count)
         if not count:
@@ -137,10 +178,18 @@ class _Growing(Generic[T]):
 
 
 class MicroBatcher(Generic[T]):
-    """The lanes of one model. Lanes are numbered from 0, which goes first where there is a choice."""
+    """The lanes of one model. Lanes are numbered from 0, which goes first where there is a choice.
 
-    def __init__(self, lanes: int) -> None:
-        self.lanes = [LengthQueue[T]() for _ in range(lanes)]
+    Args:
+        lanes: how many.
+        packs: whether texts of unlike lengths share rows in the model, so that a batch has no padding to speak of.
+    """
+
+    def __init__(self, lanes: int, packs: bool = False) -> None:
+        self._packs = packs
+        self.lanes: list[LengthQueue[T] | ArrivalQueue[T]] = [
+            ArrivalQueue[T]() if packs else LengthQueue[T]() for _ in range(lanes)
+        ]
 
     def __len__(self) -> int:
         return sum(map(len, self.lanes))
@@ -167,10 +216,10 @@ class MicroBatcher(Generic[T]):
             raise IndexError(f"nothing waits in lane {lane}")
         if queue.tokens >= limits.max_tokens:  # more batches follow anyway: padding this one saves none of them
             limits = limits._replace(spare_tokens=0)
-        batch = _Growing[T](limits)
+        batch = _Growing[T](limits, self._packs)
         queue.fill(batch)
-        if batch.longest * len(batch.items) < limits.spare_tokens:
+        if batch.cost_tokens < limits.spare_tokens:
             batch.limits = limits._replace(max_tokens=min(limits.max_tokens, limits.spare_tokens))
             for other in self.lanes:
                 other.fill(batch)
-        return Batch(batch.items, batch.tokens, batch.longest * len(batch.items), now_s - batch.oldest_s)
+        return Batch(batch.items, batch.tokens, now_s - batch.oldest_s)

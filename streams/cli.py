@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from models.errors import ModelError
-from streams import model_commands
+from streams import dead_letter_commands, model_commands
 from streams.bench.command import bench
 from streams.exits import BROKER_UNAVAILABLE, USAGE, BrokerUnavailable
 from streams.settings import Settings, SettingsError, load_settings
@@ -28,6 +28,7 @@ from streams.settings import Settings, SettingsError, load_settings
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 topics_app = typer.Typer(no_args_is_help=True, help="Create and list the topics.")
 app.add_typer(topics_app, name="topics")
+app.add_typer(dead_letter_commands.app, name="dead-letters")
 app.command()(model_commands.train)
 app.command()(model_commands.evaluate)
 app.command()(model_commands.classify)

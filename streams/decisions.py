@@ -1,71 +1,69 @@
 """What a score means: predictions, alerts, routes, review requests and observations. Pure.
 
-The identity of every output comes from the input's coordinates, so that a redelivery repeats it.
+The identity of every output comes from the input's (its coordinates, or its lineage), so that a redelivery repeats it.
 """
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 
 from models.tasks import LabelPolicy
 from streams.events import (
     Alert,
     Coordinates,
-    DeadLetter,
     Event,
     Observation,
     Output,
     Prediction,
-    Rejected,
     ReviewRequest,
     Route,
     SourceRef,
-    iso,
 )
-from streams.intake import Record
 from streams.live import AlertRule, Served
 from streams.scoring import Scores
 from streams.settings import SurgeSettings
 
 APP_VERSION = "0.1.0"
 MAX_EVIDENCE_CHARS = 1000
+_new = tuple.__new__  # makes a named tuple in half the time that calling its class takes
 
 
 def decide(event: Event, results: Sequence[tuple[Served, Scores]], surge: SurgeSettings, now: str) -> list[Output]:
-    """Everything one event causes, given its scores by task. `now` is the wall clock as ISO 8601."""
+    """Everything one event causes, given its scores by task. `now` is the wall clock as ISO 8601.
+
+    The event is taken apart once and the prediction made right here: done by functions it took half as long again.
+    """
+    source, at, event_id, event_time, _, _, key, entities, lineage = event
+    topic, partition, offset = at
+    identity = lineage or f"{topic}/{partition}/{offset}"
     outputs: list[Output] = []
     for served, scores in results:
-        prediction = _prediction(event, served, scores, now)
-        outputs.append(Output("predictions", event.key, prediction))
-        unsure = prediction["score"] < served.task.review_below
+        best, probabilities = scores
+        name, labels, score = served.name, served.labels, probabilities[best]
+        prediction: Prediction = {
+            "id": f"{identity}/{name}",
+            "event_id": event_id,
+            "event_time": event_time,
+            "scored_at": now,
+            "task": name,
+            "release": served.release,
+            "label": labels[best],
+            "score": score,
+            "scores": dict(zip(labels, probabilities)),  # noqa: B905 - as long as each other since the model was loaded
+            "source": {"name": source, "topic": topic, "partition": partition, "offset": offset},
+        }
+        outputs.append(_new(Output, ("predictions", key, prediction, -1)))
+        unsure = score < served.review_below
         if unsure:
-            outputs.append(Output("review", event.key, _review(event, prediction)))
+            outputs.append(Output("review", key, _review(event, prediction)))
         if served.routes:
-            outputs.append(Output("routes", event.key, _route(event, prediction, served.policies[scores[0]], unsure)))
+            outputs.append(Output("routes", key, _route(event, prediction, served.policies[best], unsure)))
         for rule in served.alert_rules:
-            if scores[1][rule.column] >= rule.threshold:
-                outputs.append(Output("alerts", event.key, _alert(event, prediction, rule)))
-        if event.entities and served.name == surge.task:
+            if probabilities[rule.column] >= rule.threshold:
+                outputs.append(Output("alerts", key, _alert(event, prediction, rule)))
+        if entities and name == surge.task:
             outputs += _observations(event, served, scores, surge)
     return outputs
-
-
-def _prediction(event: Event, served: Served, scores: Scores, now: str) -> Prediction:
-    best, probabilities = scores
-    task, labels, at = served.name, served.labels, event.at
-    return {
-        "id": f"{at.topic}/{at.partition}/{at.offset}/{task}",
-        "event_id": event.event_id,
-        "event_time": event.event_time,
-        "scored_at": now,
-        "task": task,
-        "release": served.release,
-        "label": labels[best],
-        "score": probabilities[best],
-        "scores": dict(zip(labels, probabilities)),  # noqa: B905 - as long as each other since the model was loaded
-        "source": source_ref(event.source, at),
-    }
 
 
 def _alert(event: Event, prediction: Prediction, rule: AlertRule) -> Alert:
@@ -112,7 +110,7 @@ def _observations(event: Event, served: Served, scores: Scores, surge: SurgeSett
 
 def _observation(event: Event, index: int, entity: str, hit: bool, score: float, release: str) -> Observation:
     return {
-        "id": f"{event.at}/observation/{index}",
+        "id": f"{event.identity}/observation/{index}",
         "entity": entity,
         "event_time_s": event.event_time_s,
         "hit": hit,
@@ -122,32 +120,6 @@ def _observation(event: Event, index: int, entity: str, hit: bool, score: float,
     }
 
 
-def dead_letter(record: Record, source: str, rejected: Rejected, now_s: float) -> Output:
-    """The record that cannot go on, whole, with why."""
-    value: DeadLetter = {
-        "id": f"{rejected.at}/dead-letter",
-        "source": source_ref(source, rejected.at),
-        "timestamp": iso(record.timestamp / 1000) if record.timestamp is not None and record.timestamp > 0 else None,
-        "stage": rejected.stage,
-        "error": rejected.error,
-        "message": rejected.message,
-        "key_base64": _base64(record.key),
-        "value_base64": _base64(record.value),
-        "headers_base64": _headers(record.headers),
-        "failed_at": iso(now_s),
-        "app_version": APP_VERSION,
-    }
-    return Output("dead_letters", str(rejected.at), value)
-
-
 def source_ref(source: str, at: Coordinates) -> SourceRef:
     """The `source` field of every output."""
     return {"name": source, "topic": at.topic, "partition": at.partition, "offset": at.offset}
-
-
-def _headers(headers: Sequence[tuple[str, bytes | None]]) -> list[tuple[str, str | None]]:
-    return [(name, _base64(value)) for name, value in headers or ()]
-
-
-def _base64(data: bytes | None) -> str | None:
-    return None if data is None else base64.b64encode(data).decode("ascii")

@@ -93,7 +93,7 @@ class Device:
 
     def _start(self, index: int, lane: int, now_s: float) -> None:
         scorer = self._scorers[index]
-        batch = scorer.batcher.pop(lane, scorer.pace.limits, now_s)
+        batch = scorer.batcher.pop(lane, scorer.limits(self._slots), now_s)
         self._running += 1
         work = asyncio.get_running_loop().run_in_executor(self._model, scorer.compute, batch)
         work.add_done_callback(partial(self._ended, scorer, batch))

@@ -71,7 +71,8 @@ class Coordinates(NamedTuple):
 class Event(NamedTuple):
     """An input event that passed intake. `key` orders what belongs together.
 
-    `event_time` is ISO 8601 UTC with milliseconds, `event_time_s` the same in seconds since 1970.
+    `event_time` is ISO 8601 UTC with milliseconds, `event_time_s` the same in seconds since 1970. `lineage` is what an
+    event that was redriven goes by instead of its coordinates; see `lineage`.
     """
 
     source: str
@@ -82,16 +83,28 @@ class Event(NamedTuple):
     text: str
     key: str
     entities: tuple[str, ...] = ()
+    lineage: str | None = None
+
+    @property
+    def identity(self) -> str:
+        """What the ids of its outputs begin with, the same again on redelivery."""
+        at = self.at
+        return self.lineage or f"{at.topic}/{at.partition}/{at.offset}"
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """An input that cannot go on: at which stage, the class of error, and a message for the person who mends it."""
+    """An input that cannot go on: at which stage, the class of error, and a message for the person who mends it.
+
+    `attempts` is how often the stage tried it, `release` whose model it failed on.
+    """
 
     at: Coordinates
     stage: Literal["intake", "scoring"]
     error: str
     message: str
+    attempts: int = 1
+    release: str | None = None
 
 
 OutputName = Literal[
@@ -181,17 +194,27 @@ class Release(TypedDict):
 
 
 class DeadLetter(TypedDict):
-    """An input that could not be processed, with its original bytes (base64) and where it came from."""
+    """An input that could not be processed, with its original bytes (base64), where it came from and why.
 
-    id: Annotated[str, Field(description="topic/partition/offset/dead-letter")]
-    source: SourceRef
-    timestamp: Annotated[str | None, Field(description="the broker's time stamp of the input")]
+    A null value instead says that the letter named in the record's headers was redriven.
+    """
+
+    id: Annotated[str, Field(description="topic/partition/offset/dead-letter: the same again on redelivery")]
+    origin: Annotated[str, Field(description="topic/partition/offset where the event lay first, before any redrive")]
+    source: Annotated[SourceRef, Field(description="where it lies now")]
+    timestamp: Annotated[str | None, Field(description="the broker's time stamp of the event, before any redrive")]
     stage: Literal["intake", "scoring"]
-    error: str
-    message: str
+    error: Annotated[str, Field(description="the class of error")]
+    message: Annotated[str, Field(description="for a person; at most 1 KiB")]
+    attempts: Annotated[int, Field(ge=1, description="how often the stage tried it, this time")]
+    redrives: Annotated[int, Field(ge=0, description="how often it was redriven before")]
+    release: Annotated[str | None, Field(description="the release whose model it failed on, if any")]
+    trace_id: Annotated[str, Field(description="of its W3C traceparent header, else derived from `origin`")]
     key_base64: str | None
     value_base64: str | None
     headers_base64: list[tuple[str, str | None]]
+    truncated: Annotated[bool, Field(description="too large for a letter: only the beginnings of the bytes are here")]
+    first_seen_at: Annotated[str, Field(description="when the event first became a dead letter")]
     failed_at: str
     app_version: str
 

@@ -41,12 +41,21 @@ class TextModel(Protocol):
         ...
 
     @property
+    def packs(self) -> bool:
+        """Whether texts of unlike lengths cost no padding in one batch."""
+        ...
+
+    @property
     def heads(self) -> Mapping[str, Head]:
         """By task: the labels in the order of their scores."""
         ...
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """Tokenise; a text longer than the model reads becomes several windows. Called on the tokeniser's thread."""
+        ...
+
+    def padded_tokens(self, lengths: Sequence[int]) -> int:
+        """What a batch of windows of so many tokens comes to, padding counted."""
         ...
 
     def run(self, windows: Sequence[Sequence[int]]) -> Mapping[str, NDArray[np.float32]]:
@@ -77,6 +86,11 @@ class Served:
         return self.task.name
 
     @cached_property
+    def review_below(self) -> float:
+        """A person reviews a best score below it."""
+        return self.task.review_below
+
+    @cached_property
     def policies(self) -> tuple[LabelPolicy, ...]:
         """The policy of each label, in their order."""
         return tuple(self.task.policy(label) for label in self.labels)
@@ -104,6 +118,11 @@ class Loaded:
     served: tuple[Served, ...]
     costs: tuple[tuple[int, float], ...]
 
+    @cached_property
+    def tasks(self) -> frozenset[str]:
+        """The names of those it serves."""
+        return frozenset(one.name for one in self.served)
+
     @property
     def name(self) -> str:
         """Its tasks, as metrics and logs call it."""
@@ -123,7 +142,7 @@ def _cost(model: TextModel, texts: int, tokens: int) -> tuple[int, float]:
         started_s = time.perf_counter()
         model.run([window] * texts)
         fastest_s = min(fastest_s, time.perf_counter() - started_s)
-    return len(window) * texts, fastest_s
+    return model.padded_tokens([len(window)] * texts), fastest_s
 
 
 def load_models(settings: Settings) -> list[Loaded]:

@@ -145,13 +145,13 @@ class ScorerMetrics:
         self._windows.inc(windows)
         self._cut.inc(cut)
 
-    def ran(self, batch: Batch[Any], seconds: float) -> None:
-        """The model took so long over a batch."""
+    def ran(self, batch: Batch[Any], padded_tokens: int, seconds: float) -> None:
+        """The model took so long over a batch, which was so many tokens with its padding."""
         self._events.observe(len(batch.items))
-        self._tokens.observe(batch.padded_tokens)
+        self._tokens.observe(padded_tokens)
         self._real.inc(batch.tokens)
-        self._padded.inc(batch.padded_tokens)
-        self._ratio.set(batch.padded_tokens / max(1, batch.tokens))
+        self._padded.inc(padded_tokens)
+        self._ratio.set(padded_tokens / max(1, batch.tokens))
         self._waited_s.observe(batch.waited_s)
         self._model_s.observe(seconds)
 

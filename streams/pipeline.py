@@ -18,7 +18,8 @@ from faust.types import TP
 
 from streams import metrics
 from streams.consuming import Slice
-from streams.decisions import dead_letter, decide
+from streams.decisions import decide
+from streams.envelope import dead_letter
 from streams.events import Event, Output, Rejected, iso
 from streams.intake import Intake
 from streams.live import Served
@@ -135,10 +136,10 @@ class SourcePipeline:
         results: list[tuple[Served, Scores]] = []
         for outcome in outcomes:
             if isinstance(outcome, ScoringFailed):
-                message = f"{event.at}: task {outcome.task}: {outcome.error}"[:1024]
-                return Rejected(event.at, "scoring", "ModelFailed", message)
+                message = f"{event.at}: task {outcome.task}: {outcome.error}"
+                return Rejected(event.at, "scoring", "ModelFailed", message, outcome.attempts, outcome.release)
             loaded, scores = outcome
-            for served, of_task in zip(loaded.served, scores):  # noqa: B905 - one of each since the model ran
-                if served.name in self._tasks:
-                    results.append((served, of_task))
+            # One score of each since the model ran; most models serve no task but those of the source.
+            pairs = zip(loaded.served, scores)  # noqa: B905
+            results += pairs if loaded.tasks <= self._tasks else [one for one in pairs if one[0].name in self._tasks]
         return results

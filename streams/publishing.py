@@ -21,7 +21,7 @@ from streams.exits import BrokerUnavailable
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024  # the largest event (5 MB) in base64, its headers and the reason
 _POLL_S = 0.001  # while something is not acknowledged yet
 _IDLE_POLL_S = 1.0
-_BROKER_AWAY = {
+BROKER_AWAY = {
     KafkaError._MSG_TIMED_OUT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._TIMED_OUT,
     KafkaError.NOT_ENOUGH_REPLICAS, KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
 }  # fmt: skip
@@ -42,7 +42,7 @@ class _Delivery:
     def report(self, error: KafkaError | None, message: Message) -> None:
         self._missing -= 1
         if error is not None and self._error is None:
-            kind = BrokerUnavailable if error.code() in _BROKER_AWAY else DeliveryFailed
+            kind = BrokerUnavailable if error.code() in BROKER_AWAY else DeliveryFailed
             self._error = kind(f"output to topic {message.topic()!r} was not acknowledged: {error.str()}")
         if not self._missing:
             self._future.get_loop().call_soon_threadsafe(self._resolve)

@@ -22,7 +22,7 @@ from models.classifier import Encoded
 from models.windows import merge
 from streams import metrics
 from streams.adaptive import Bounds, CostModel, Pace
-from streams.batching import Batch, MicroBatcher
+from streams.batching import Batch, Limits, MicroBatcher
 from streams.live import Loaded, Served
 from streams.settings import LANES
 
@@ -39,10 +39,12 @@ class ModelBroken(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class ScoringFailed:
-    """The model of these tasks failed on this one text."""
+    """The model of these tasks failed on this one text, as often as it was tried alone."""
 
     task: str
     error: str
+    attempts: int
+    release: str
 
 
 # Per text: the model, and its scores by each of `loaded.served`. Bare tuples: this is made for every event.
@@ -123,7 +125,7 @@ class Scorer:
     def __init__(self, loaded: Loaded, bounds: Bounds, clock: Callable[[], float] = time.monotonic) -> None:
         self.loaded = loaded
         self.name = loaded.name
-        self.batcher: MicroBatcher[Item] = MicroBatcher(len(LANES))
+        self.batcher: MicroBatcher[Item] = MicroBatcher(len(LANES), loaded.model.packs)
         self.pace = Pace(bounds, CostModel(loaded.costs))
         self._clock = clock
         self._tokeniser: Executor | None = None
@@ -141,6 +143,14 @@ class Scorer:
     def patience_s(self) -> float:
         """How long the oldest of what waits should wait for more; see `Pace`."""
         return self.pace.patience_s(len(self.batcher), self.batcher.tokens)
+
+    def limits(self, slots: int) -> Limits:
+        """Of the next batch. Where small batches cost no more a token than large ones, all slots share what waits."""
+        limits = self.pace.limits
+        if not self.loaded.model.packs:
+            return limits
+        share = max(2 * limits.spare_tokens, -(-self.batcher.tokens // slots))
+        return limits._replace(max_tokens=min(limits.max_tokens, share))
 
     async def submit(self, texts: Sequence[str], lane: int = 0) -> asyncio.Future[list[Outcome]]:
         """Tokenise and queue texts; the future resolves to one outcome for each, in order."""
@@ -163,7 +173,8 @@ class Scorer:
         except Exception as error:
             if len(texts) > 1:
                 return [one for text in texts for one in self._encode([text])]
-            return [ScoringFailed(self.name, f"the tokeniser failed: {type(error).__name__}: {error}"[:500])]
+            why = f"the tokeniser failed: {type(error).__name__}: {error}"[:500]
+            return [ScoringFailed(self.name, why, 1, self.loaded.model.release)]
 
     def _items(self, encoded: Sequence[Encoded | ScoringFailed], slots: _Slots) -> Iterable[tuple[Item, int]]:
         for place, one in enumerate(encoded):
@@ -187,8 +198,9 @@ class Scorer:
 
     def deliver(self, batch: Batch[Item], outcomes: Sequence[Outcome], seconds: float) -> None:
         """Back on the loop: fill the slots, and learn what the batch cost."""
-        self.pace.ran(batch.padded_tokens, seconds)
-        self.metrics.ran(batch, seconds)
+        padded_tokens = self.loaded.model.padded_tokens([len(ids) for _, _, ids in batch.items])
+        self.pace.ran(padded_tokens, seconds)
+        self.metrics.ran(batch, padded_tokens, seconds)
         self.metrics.learned(self.pace)
         for (sink, place, _), outcome in zip(batch.items, outcomes, strict=True):
             sink.fill(place, outcome)
@@ -220,7 +232,7 @@ class Scorer:
             return self._scored(items)[0]
         except Exception as again:
             log.warning("%s: the model failed on one text, twice: %s", self.name, again)
-            return ScoringFailed(self.name, f"{type(again).__name__}: {again}"[:500])
+            return ScoringFailed(self.name, f"{type(again).__name__}: {again}"[:500], 2, model.release)
 
     def _scored(self, items: Sequence[Item]) -> list[Outcome]:
         scores = zip(*(_rounded(one) for one in self._run([ids for _, _, ids in items])), strict=True)

@@ -18,7 +18,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from streams import metrics
 from streams.consuming import Slice
-from streams.decisions import dead_letter, source_ref
+from streams.decisions import source_ref
+from streams.envelope import dead_letter
 from streams.events import Alert, Coordinates, Observation, Output, Rejected, iso
 from streams.exits import BrokerUnavailable
 from streams.intake import Record

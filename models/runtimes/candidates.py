@@ -24,8 +24,11 @@ class Candidate:
 
 CANDIDATES = (
     Candidate("onnxruntime-fp32", "cpu", EXACT, onnx.load_cpu),
+    Candidate("onnxruntime-fp32-packed", "cpu", EXACT, onnx.load_packed_cpu),
     Candidate("openvino-fp32", "cpu", EXACT, partial(openvino.load, precision="fp32")),
+    Candidate("openvino-fp32-packed", "cpu", EXACT, partial(openvino.load_packed, precision="fp32")),
     Candidate("openvino-bf16", "cpu", ROUNDED, partial(openvino.load, precision="bf16")),
+    Candidate("openvino-bf16-packed", "cpu", ROUNDED, partial(openvino.load_packed, precision="bf16")),
     # Slower than OpenVINO wherever both were measured, and importing PyTorch takes seconds and a gigabyte.
     Candidate("torch-bf16", "cpu", ROUNDED, torch.load_cpu, spare=True),
     Candidate("onnxruntime-cuda-fp32", "cuda", ROUNDED, onnx.load_cuda),  # TF32 has the mantissa of float16

@@ -15,7 +15,7 @@ from models.releases import MODEL
 from models.runtimes import parity
 from models.runtimes.candidates import CANDIDATES, REFERENCE, RUNTIMES, Candidate
 from models.runtimes.cuda import cuda_problem
-from models.runtimes.measuring import choose, golden_batches, golden_logits, measure
+from models.runtimes.measuring import choose, golden_batches, golden_handfuls, golden_logits, measure
 from models.runtimes.protocol import Device, Runtime, cores
 from models.runtimes.remembered import Decision, Finding, decision_key, recall, remember
 
@@ -98,7 +98,7 @@ def _decided(
     for candidate in candidates:
         try:
             runtime = _passed(candidate, directory, slots, golden, heads)
-            batches = golden_batches(golden, candidate.device)
+            batches = [*golden_batches(golden, candidate.device), *golden_handfuls(golden)]
             rate = _or_unavailable("run", partial(measure, runtime, batches, MEASURE_S))
         except RuntimeUnavailable as error:
             findings.append(Finding(name=candidate.name, refused=str(error)))

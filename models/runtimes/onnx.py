@@ -14,8 +14,10 @@ import onnxruntime as ort
 
 from models import releases
 from models.errors import RuntimeUnavailable
-from models.releases import MODEL
-from models.runtimes.protocol import Floats, Ids
+from models.packing import row_sizes
+from models.releases import MODEL, PACKED
+from models.runtimes.protocol import Floats, Ids, Rectangles
+from models.runtimes.rows import NO_PACKED, Rows
 
 SILENT = 4  # onnxruntime's severities: 0 verbose ... 4 fatal; what it has to say reaches us as an exception anyway
 INPUTS, OUTPUT = ("input_ids", "attention_mask"), "logits"
@@ -25,7 +27,7 @@ TENSORRT_TEXTS = (1, 64, 1024)  # a batch's rows: the fewest, what the engine is
 TENSORRT_TUNED_TOKENS = 32
 
 
-class OnnxRuntime:
+class OnnxRuntime(Rectangles):
     """A session on the CPU, where inputs and outputs already are where they are needed."""
 
     device = "cpu"
@@ -41,7 +43,27 @@ class OnnxRuntime:
         return logits
 
 
-class BoundRuntime:
+class PackedOnnxRuntime(Rows):
+    """A session of the packed graph on the CPU."""
+
+    device = "cpu"
+
+    def __init__(self, name: str, slots: int, session: ort.InferenceSession, max_tokens: int) -> None:
+        super().__init__(row_sizes(max_tokens))
+        self.name = name
+        self.slots = slots
+        self._session = session
+
+    def run(self, input_ids: Ids, attention_mask: Ids) -> Floats:
+        """Logits [n, columns] of token ids [n, t]."""
+        return self.run_rows(self._run_row, input_ids, attention_mask)
+
+    def _run_row(self, inputs: dict[str, Ids]) -> Floats:
+        logits: Floats = self._session.run([OUTPUT], inputs)[0]
+        return logits
+
+
+class BoundRuntime(Rectangles):
     """A session on a device with memory of its own, which keeps its input buffers there from run to run.
 
     An engine that was built for `max_texts` rows gets a larger batch in parts.
@@ -107,6 +129,15 @@ def load_cpu(directory: Path, slots: int) -> OnnxRuntime:
     options = session_options()
     session = ort.InferenceSession(str(directory / MODEL), options, providers=["CPUExecutionProvider"])
     return OnnxRuntime("onnxruntime-fp32", slots, session)
+
+
+def load_packed_cpu(directory: Path, slots: int) -> PackedOnnxRuntime:
+    """Float32 on the CPU, texts side by side. Raises RuntimeUnavailable for a release that has no packed graph."""
+    if not (directory / PACKED).is_file():
+        raise RuntimeUnavailable(NO_PACKED)
+    session = ort.InferenceSession(str(directory / PACKED), session_options(), providers=["CPUExecutionProvider"])
+    max_tokens = releases.read_manifest(directory).max_tokens
+    return PackedOnnxRuntime("onnxruntime-fp32-packed", slots, session, max_tokens)
 
 
 def load_cuda(directory: Path, slots: int) -> BoundRuntime:

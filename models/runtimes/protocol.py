@@ -1,6 +1,7 @@
 """What a classifier needs of a runtime: token ids in, logits out, on one device."""
 
 import os
+from collections.abc import Sequence
 from typing import Literal, Protocol
 
 import numpy as np
@@ -30,6 +31,13 @@ class Runtime(Protocol):
     def slots(self) -> int:
         """How many runs are worth having in flight at once."""
 
+    @property
+    def packs(self) -> bool:
+        """Whether texts of unlike lengths share rows: then nothing is gained by batches of similar length."""
+
+    def padded_tokens(self, lengths: Sequence[int]) -> int:
+        """What a batch of texts of so many tokens comes to, padding counted."""
+
     def run(self, input_ids: Ids, attention_mask: Ids) -> Floats:
         """Logits [n, columns] of token ids [n, t]; the mask [n, t] is 1 on tokens and 0 on padding.
 
@@ -40,3 +48,13 @@ class Runtime(Protocol):
 def cores() -> int:
     """The cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Rectangles:
+    """What the runtimes have in common that pad a batch to its longest text."""
+
+    packs = False
+
+    def padded_tokens(self, lengths: Sequence[int]) -> int:
+        """As `Runtime.padded_tokens`."""
+        return max(lengths, default=0) * len(lengths)

@@ -12,7 +12,7 @@ import numpy as np
 
 from models.errors import TRAIN_EXTRA, RuntimeUnavailable
 from models.releases import CONFIG, MODEL
-from models.runtimes.protocol import Floats, Ids
+from models.runtimes.protocol import Floats, Ids, Rectangles
 
 if TYPE_CHECKING:
     import torch
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 UNUSED = "encoder.pooler."  # some encoders have a part that no exported graph contains, as it is not asked
 
 
-class TorchRuntime:
+class TorchRuntime(Rectangles):
     """A text classifier whose encoder computes in bfloat16."""
 
     def __init__(self, name: str, device: str, slots: int, model: "torch.nn.Module") -> None:

@@ -191,7 +191,7 @@ class Driver:
                     partitions=there.partitions,
                     task=plan.task,
                     release=plan.release,
-                    runtime=plan.runtime,
+                    runtime=plan.runtime if system.role == "ours" else plan.runtime.removesuffix("-packed"),
                     batch_events=size,
                     batch_wait_ms=wait_ms,
                     metrics_port=free_ports(1)[0],

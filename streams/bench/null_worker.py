@@ -25,7 +25,7 @@ _ENCODED = Encoded([[101, 102]], False)  # no words between the two special toke
 class NullModel:
     """Constant scores for one task, at no cost."""
 
-    release, slots = NULL_RELEASE, 1
+    release, slots, packs = NULL_RELEASE, 1, False
 
     def __init__(self, task: str) -> None:
         self.heads: Mapping[str, Head] = {task: Head(task, NULL_LABELS, 1.0, slice(0, len(NULL_LABELS)))}
@@ -34,6 +34,10 @@ class NullModel:
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """The same two tokens for each."""
         return [_ENCODED] * len(texts)
+
+    def padded_tokens(self, lengths: Sequence[int]) -> int:
+        """Without padding."""
+        return sum(lengths)
 
     def run(self, windows: Sequence[Sequence[int]]) -> Mapping[str, Floats]:
         """The same row for each."""

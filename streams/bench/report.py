@@ -16,7 +16,8 @@ OURS, STOCK = "streamgauge", "faust"
 NOTES = {
     "embedded": "outputs carry the time at which the system handed them to its producer, and an empty fetch is answered"
     " only when its wait is over: latencies say little on this broker",
-    "model": "a batch is cut into as many parts as the runtime takes at once: every system has all of the device",
+    "model": "a batch is cut into as many parts as the runtime takes at once: every system has all of the device; where"
+    " we pack texts into rows, the others and the ceiling have the same runtime without packing",
 }
 
 

@@ -24,7 +24,7 @@ from models.tasks import Task
 from models.training import Checkpoint, TrainSettings, train
 from tests.models.tiny import ignore, make_examples
 
-FILES = ["config.json", "golden.json", "manifest.json", "model.onnx", "tokenizer.json"]
+FILES = ["config.json", "golden.json", "manifest.json", "model.onnx", "packed.onnx", "tokenizer.json"]
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +65,7 @@ def test_the_manifest_says_where_the_release_comes_from(tiny_release: Path, tiny
     assert {"torch", "transformers", "tokenizers"} < set(manifest.versions)
     assert manifest.metrics["parity"]["max_abs_logit_difference"] < PARITY_TOLERANCE
     assert manifest.metrics["parity"]["label_agreement"] == 1.0
+    assert manifest.metrics["parity"]["packed"]["max_abs_logit_difference"] < PARITY_TOLERANCE
     assert head.metrics["dev"]["n"] == 16
     assert 0 <= head.metrics["dev"]["macro_f1"] <= 1
 

@@ -20,6 +20,7 @@ from models.runtimes import onnx, openvino, parity
 from models.runtimes.candidates import CANDIDATES, Candidate
 from models.runtimes.onnx import BoundRuntime
 from models.runtimes.protocol import Floats, Ids, Runtime
+from models.runtimes.rows import NO_PACKED
 from models.runtimes.torch import read_weights
 from models.softmax import softmax
 
@@ -175,10 +176,23 @@ for name in ('openvino-bf16', 'torch-bf16'):
         print(error)
 """
     names, *errors = without(["openvino", "torch", "transformers"], code).splitlines()
-    assert names == "['onnxruntime-fp32']"
+    assert names == "['onnxruntime-fp32', 'onnxruntime-fp32-packed']"
     assert "'openvino-bf16': not installed (pip install openvino)" in errors[0]
     assert 'not installed (pip install "streamgauge[train]")' in errors[1]
-    assert all("what loads here: onnxruntime-fp32; or use 'auto'" in error for error in errors)
+    assert all("what loads here: onnxruntime-fp32, onnxruntime-fp32-packed; or use 'auto'" in error for error in errors)
+
+
+def test_a_release_without_a_packed_graph_says_so(joint_release: Path, tmp_path: Path) -> None:
+    (tmp_path / MODEL).symlink_to(joint_release / MODEL)
+    packed = [candidate for candidate in ON_CPU if candidate.name.endswith("-packed")]
+    assert len(packed) == 3
+    for candidate in packed:
+        try:
+            candidate.load(tmp_path, 1)
+        except RuntimeUnavailable as error:
+            assert str(error) == NO_PACKED or "bf16" in str(error)
+        else:
+            raise AssertionError(candidate.name)
 
 
 def test_openvino_reports_to_nobody() -> None:

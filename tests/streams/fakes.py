@@ -48,10 +48,12 @@ class FakeModel:
         heads: Mapping[str, Sequence[str]] | None = None,
         probability: float = 0.9,
         slots: int = 1,
+        packs: bool = False,
         max_tokens: int = 1000,
         max_windows: int = 32,
     ) -> None:
         self.release, self.runtime, self.device, self.slots = "fake-1", "fake", "cpu", slots
+        self.packs = packs
         self.heads: dict[str, Head] = {}
         for task, labels in (heads or {"risk": LABELS}).items():
             first = sum(len(head.labels) for head in self.heads.values())
@@ -77,6 +79,9 @@ class FakeModel:
         ids, size = list(map(ord, text)), self._max_tokens
         windows = [ids[start : start + size] for start in range(0, len(ids), size)]
         return Encoded(windows[: self._max_windows], len(windows) > self._max_windows)
+
+    def padded_tokens(self, lengths: Sequence[int]) -> int:
+        return sum(lengths) if self.packs else max(lengths) * len(lengths)
 
     def run(self, windows: Sequence[Sequence[int]]) -> Mapping[str, NDArray[np.float32]]:
         texts = ["".join(map(chr, ids)) for ids in windows]

@@ -58,7 +58,7 @@ def test_neighbours_join_while_padding_is_cheaper_than_a_batch_of_their_own() ->
 
 def test_an_item_longer_than_the_budget_goes_alone() -> None:
     batcher = batcher_of(400, 1, 400)
-    assert batcher.pop(0, Limits(4, 40, spare_tokens=40), 3.0) == Batch([0], 400, 400, waited_s=3.0)
+    assert batcher.pop(0, Limits(4, 40, spare_tokens=40), 3.0) == Batch([0], 400, waited_s=3.0)
     assert drained(batcher, Limits(4, 40, spare_tokens=40)) == [[1], [2]]
 
 
@@ -128,17 +128,17 @@ class World:
         self.check()
 
     def check_costs(self, batch: Batch[Waiting], limits: Limits, lane: int) -> None:
-        count, longest = len(batch.items), max(one.tokens for one in batch.items)
+        count = len(batch.items)
+        padded_tokens = max(one.tokens for one in batch.items) * count
         assert batch.tokens == sum(one.tokens for one in batch.items)
-        assert batch.padded_tokens == longest * count
         assert batch.waited_s == self.now_s - min(one.since_s for one in batch.items)
         assert count <= limits.max_events
-        assert count == 1 or batch.padded_tokens <= limits.max_tokens
+        assert count == 1 or padded_tokens <= limits.max_tokens
         lengths = len({(one.lane, one.tokens) for one in batch.items})  # each but the first may cost the spare tokens
-        allowed = PADDING_ALLOWED * batch.padded_tokens + limits.spare_tokens * lengths
-        assert batch.padded_tokens - batch.tokens <= allowed + 1e-6
+        allowed = PADDING_ALLOWED * padded_tokens + limits.spare_tokens * lengths
+        assert padded_tokens - batch.tokens <= allowed + 1e-6
         if any(one.lane != lane for one in batch.items):
-            assert batch.padded_tokens <= limits.spare_tokens
+            assert padded_tokens <= limits.spare_tokens
 
     def check(self) -> None:
         assert len(self.batcher) == len(self.waiting)
@@ -209,7 +209,11 @@ def test_at_full_load_a_tenth_at_most_is_padding(lanes: int, spare_tokens: int) 
             continue
         while len(batcher) > 2000 - 256:  # a slice arrives while some batches run
             batch = batcher.pop(turn % lanes, limits, float(number))
-            padded, real, turn = padded + batch.padded_tokens, real + batch.tokens, turn + 1
+            padded, real, turn = (
+                padded + max(lengths[item] for item in batch.items) * len(batch.items),
+                real + batch.tokens,
+                turn + 1,
+            )
     assert real > 0.8 * sum(lengths)
     assert padded / real <= 1.10
     assert real / turn > 0.8 * limits.max_tokens  # nor is it bought with small batches
@@ -224,3 +228,35 @@ def test_nobody_is_passed_over_for_better_neighbours() -> None:
         taken.append(batcher.pop(0, limits, now_s).items)
         batcher.add([("alike", 10)] * 8, 0, now_s)
     assert ["odd"] in taken[:4]
+
+
+def test_where_texts_share_rows_they_go_in_the_order_of_their_arrival() -> None:
+    batcher = MicroBatcher[int](2, packs=True)
+    for item, tokens in enumerate((5, 90, 6, 400, 7)):
+        batcher.add([(item, tokens)], 0, float(item))
+    batcher.add([(9, 3), (10, 30)], 1, 0.5)
+    assert batcher.pop(0, Limits(8, 101), 6.0) == Batch([0, 1, 2], 101, waited_s=6.0)
+    assert batcher.pop(0, Limits(8, 101, spare_tokens=20), 6.0).items == [3]  # longer than the budget: alone
+    assert batcher.pop(0, Limits(8, 101, spare_tokens=20), 6.0) == Batch([4, 9], 10, waited_s=5.5)  # another lane rides
+    assert (len(batcher), batcher.tokens, batcher.lanes[1].oldest_s) == (1, 30, 0.5)
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 120)), max_size=60), some_limits)
+def test_packed_batches_hold_every_item_once_in_order_within_the_budget(
+    arrivals: list[tuple[int, int]], limits: Limits
+) -> None:
+    batcher = MicroBatcher[tuple[int, int]](3, packs=True)
+    for number, (lane, tokens) in enumerate(arrivals):
+        batcher.add([((number, tokens), tokens)], lane, float(number))
+    taken: dict[int, list[int]] = {0: [], 1: [], 2: []}
+    for lane in taken:
+        while len(batcher.lanes[lane]):
+            batch = batcher.pop(lane, limits, 100.0)
+            assert batch.tokens == sum(tokens for _, tokens in batch.items)
+            assert len(batch.items) == 1 or (
+                batch.tokens <= limits.max_tokens and len(batch.items) <= limits.max_events
+            )
+            for number, _ in batch.items:
+                taken[arrivals[number][0]].append(number)
+    for lane, numbers in taken.items():
+        assert numbers == [number for number, (of, _) in enumerate(arrivals) if of == lane]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,40 +17,16 @@ from streams import cli
 from streams.embedded import EmbeddedBroker
 from streams.events import WIRE_TYPES, Prediction
 from streams.settings import DEFAULTS, load_settings
+from tests.streams.commands import Run, runner
 from tests.streams.wire import free_port, read_all
 
 ROOT = Path(__file__).parents[2]
 
 
-class Done:
-    """What a command left behind."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
-Run = Callable[..., Done]
-
-
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Run]:
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     """Runs the command as the console script does, in an empty folder: run("check", BROKER__BOOTSTRAP=...)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setenv("NO_COLOR", "1")
-
-    def call(*arguments: object, **settings: str) -> Done:
-        monkeypatch.setattr(sys, "argv", ["streamgauge", *map(str, arguments)])
-        for name, value in settings.items():
-            monkeypatch.setenv(f"STREAMGAUGE_{name}", value)
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
-        return Done(code, *capsys.readouterr())
-
-    yield call
+    return runner(monkeypatch, capsys, tmp_path)
 
 
 def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -66,6 +42,7 @@ def test_the_commands_there_are() -> None:
     contract = {"demo", "worker", "broker", "topics", "schema", "check", "train", "evaluate", "classify", "replay"}
     assert contract <= {path[0] for path in ALL if path}
     assert {("topics", "create"), ("topics", "list")} <= set(ALL)
+    assert {("dead-letters", one) for one in ("list", "show", "redrive")} <= set(ALL)
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: " ".join(path) or "streamgauge")

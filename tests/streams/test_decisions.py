@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -15,13 +14,12 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from models.tasks import LabelPolicy
-from streams.decisions import MAX_EVIDENCE_CHARS, dead_letter, decide
-from streams.events import WIRE_TYPES, Coordinates, Event, Observation, Output, Rejected, iso
+from streams.decisions import MAX_EVIDENCE_CHARS, decide
+from streams.events import WIRE_TYPES, Coordinates, Event, Observation, Output, iso
 from streams.live import Served
 from streams.scoring import Scores
 from streams.settings import load_settings
 from tests.streams.fakes import served_of, task_of
-from tests.streams.records import FakeRecord
 
 NOW_S = datetime(2026, 3, 1, 12, tzinfo=UTC).timestamp()
 SURGE = load_settings(env={}).surge  # the label `negative` of the task `sentiment`
@@ -239,32 +237,6 @@ def test_whatever_is_decided_has_its_shape_and_the_same_ids_again(
     assert len({(out.name, value(out)["id"]) for out in first}) == len(first)
     assert [out.name for out in first].count("predictions") == 1
     assert [out.name for out in first].count("observations") == len(event.entities)
-
-
-any_bytes = st.none() | st.binary(max_size=200)
-
-
-@given(any_bytes, any_bytes, st.lists(st.tuples(st.text(max_size=9), any_bytes), max_size=3),
-       st.none() | st.integers(-(2**63), 2**63 - 1))  # fmt: skip
-def test_a_dead_letter_gives_the_bytes_back(
-    key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes | None]], timestamp: int | None
-) -> None:
-    headers = [(name.encode("utf-8", "replace").decode(), data) for name, data in headers]
-    record = FakeRecord(value, 7, "chat", 3, timestamp, key, headers)
-    rejected = Rejected(Coordinates("chat", 3, 7), "intake", "NotJson", "chat/3/7: not JSON")
-    out = dead_letter(record, "chat", rejected, NOW_S)
-    check(out)
-    letter = orjson.loads(orjson.dumps(out.value))
-    assert bytes_of(letter["key_base64"]) == key
-    assert bytes_of(letter["value_base64"]) == value
-    assert [(name, bytes_of(data)) for name, data in letter["headers_base64"]] == headers
-    assert (letter["id"], out.key) == ("chat/3/7/dead-letter", "chat/3/7")
-    assert letter["source"] == {"name": "chat", "topic": "chat", "partition": 3, "offset": 7}
-    assert (letter["stage"], letter["error"], letter["failed_at"]) == ("intake", "NotJson", iso(NOW_S))
-
-
-def bytes_of(text: str | None) -> bytes | None:
-    return None if text is None else base64.b64decode(text, validate=True)
 
 
 @given(st.floats(allow_nan=False))

@@ -154,6 +154,22 @@ async def test_two_slots_run_two_batches_at_once(gate: threading.Semaphore) -> N
     assert model.most_at_once == 2
 
 
+async def test_where_texts_share_rows_all_slots_share_what_waits(gate: threading.Semaphore) -> None:
+    """A small batch costs no more a token than a large one there, and every text comes back the sooner."""
+    model = FakeModel(gate=gate, packs=True, slots=2)
+    scorer = Scorer(loaded(model), bounds())
+    async with at_work(scorer, slots=2):
+        first = await scorer.submit(["x" * 10])
+        second = await scorer.submit(["y" * 10])
+        await model.running(2)
+        many = await scorer.submit([letter * 10 for letter in "abcd"])
+        gate.release(OPEN)
+        answered = answers(model, await soon(many))
+        assert answered == [model.label_of(letter * 10) for letter in "abcd"]
+        await soon(first), await soon(second)
+    assert sorted(map(len, model.batches)) == [1, 1, 1, 1, 2]  # 40 tokens in two shares, then what is left of them
+
+
 async def test_what_is_done_comes_back_while_the_next_batch_runs(gate: threading.Semaphore) -> None:
     model = FakeModel(gate=gate)
     scorer = Scorer(loaded(model), ALONE)

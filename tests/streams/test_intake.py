@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from streams.events import Coordinates, Event, Rejected
 from streams.intake import Intake, depth
+from streams.lineage import Redriven, headers_of, lineage_of
 from streams.settings import IntakeSettings, Source, load_settings
 from tests.streams.records import FakeRecord
 
@@ -84,6 +85,17 @@ def test_every_way_to_write_a_time_comes_out_the_same_way(given: str | float, wo
 def test_times_without_a_zone_are_utc() -> None:
     assert event({"title": "t", "ts": "2026-02-28T12:00:00"}).event_time_s == 1_772_280_000.0
     assert event({"title": "t", "ts": 1_772_280_000.25}).event_time_s == 1_772_280_000.25
+
+
+def test_a_redriven_event_keeps_its_id_and_time_and_goes_by_its_lineage() -> None:
+    origin = Redriven(Coordinates("news", 0, 9), 1, "2026-02-01T00:00:00.000Z", 1_700_000_000_500)
+    record = {"offset": 77, "key": b"k", "timestamp": 1_772_000_000_000}
+    got = event({"title": "t"}, headers=headers_of(origin, [("x", None)]), **record)
+    assert (got.at, got.event_id, got.event_time_s) == (Coordinates("news", 0, 77), "news/0/9", 1_700_000_000.5)
+    assert got.identity == lineage_of(origin.origin, b"k", b'{"title":"t"}')
+    forged = origin._replace(origin=Coordinates("news", 1, 9))
+    got = event({"title": "t"}, headers=headers_of(forged, ()), **record)
+    assert (got.identity, got.event_id, got.event_time_s) == ("news/0/77", "news/0/77", 1_772_000_000.0)
 
 
 BAD: list[tuple[bytes | None, str, str]] = [
@@ -173,6 +185,34 @@ def test_any_bytes_get_exactly_one_verdict(
             assert one.event_id and one.key
         else:
             assert one.error != "Unexpected", one.message
+
+
+near_times = st.sampled_from([
+    "2026-02-28T12:00:00Z", "2026-02-28T12:00:00.123Z", "2026-02-28T12:00:00,123Z", "2026-02-28T12:00+01:00Z", "Z" * 20,
+    "2026-02-28T120000.1234Z", "2026-02-30T12:00:00Z", "2999-01-01T00:00:00Z",
+    "1970-01-01T00:00:00Z", "2026-W09-6T12:00:00Z",
+    "٢٠٢٦-02-28T12:00:00Z", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999Z", "",
+    1_772_280_000, 1_772_280_000.25, True, None,
+])  # fmt: skip
+near_words = st.sampled_from(
+    ["x", " x ", "", "  ", "x" * 512, "x" * 513, "x" * 1001, "é", 7, True, None, [], ["k"], [1], {"a": [[1]]}]
+)
+near_usual = st.fixed_dictionaries(
+    {}, optional={"title": near_words, "id": near_words, "ts": near_times, "symbols": near_words, "deep": json_values}
+).map(lambda body: json.dumps(body).encode("utf-8", "surrogatepass"))
+
+
+@given(
+    st.lists(near_usual | hostile, max_size=8), st.none() | st.binary(), st.sampled_from([None, -1, 1_772_280_000_500])
+)
+def test_what_looks_usual_is_judged_as_everything_else(
+    values: list[bytes | None], key: bytes | None, timestamp: int | None
+) -> None:
+    """The shapes that are recognised in passing give what the methods that judge every shape give."""
+    records = [FakeRecord(value, offset, key=key, timestamp=timestamp) for offset, value in enumerate(values)]
+    quick, careful = (Intake("news", SOURCE.model_copy(update={"text": ("title",)}), LIMITS) for _ in range(2))
+    careful._id_name = careful._time_name = careful._key_name = careful._text_name = None  # nothing is usual to it
+    assert quick.decode(records, NOW_S) == careful.decode(records, NOW_S)
 
 
 @given(json_values)

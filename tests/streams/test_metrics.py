@@ -82,8 +82,8 @@ def test_every_source_and_model_starts_at_0(unique: Callable[[str], str]) -> Non
 def test_padding_can_be_told_from_the_counters(unique: Callable[[str], str]) -> None:
     task = unique("task")
     counted = ScorerMetrics(task)
-    counted.ran(Batch([1, 2], tokens=90, padded_tokens=100, waited_s=0.01), 0.02)
-    counted.ran(Batch([3], tokens=10, padded_tokens=10, waited_s=0.0), 0.01)
+    counted.ran(Batch([1, 2], tokens=90, waited_s=0.01), 100, 0.02)
+    counted.ran(Batch([3], tokens=10, waited_s=0.0), 10, 0.01)
     assert value("padded_tokens_total", task=task) / value("tokens_total", task=task) == 1.1
     assert value("padding_ratio", task=task) == 1.0
     assert value("batch_events_sum", task=task) == 3

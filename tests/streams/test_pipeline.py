@@ -18,8 +18,10 @@ from models.tasks import LabelPolicy
 from streams.consuming import Slice
 from streams.device import Device
 from streams.embedded import EmbeddedBroker
+from streams.events import Coordinates
 from streams.exits import BrokerUnavailable
 from streams.intake import Intake
+from streams.lineage import Redriven, headers_of
 from streams.pipeline import SourcePipeline
 from streams.publishing import Publisher
 from streams.scoring import Scorer
@@ -214,6 +216,62 @@ async def test_a_slice_of_nothing_but_rubbish_is_finished_too(
         await one.until_finished(1)
     assert offsets(await values(settings, "dead_letters")) == list(range(20))
     assert model.batches == []
+
+
+async def test_what_is_too_large_for_any_letter_ends_as_a_letter_all_the_same(
+    embedded: EmbeddedBroker, settings_at: MakeSettings
+) -> None:
+    """A topic may take larger records than the source should hold; the worker must not end at them again and again."""
+    settings = settings_at(embedded.bootstrap)
+    async with running(settings, risk()) as one:
+        await one.pipeline.accept(slice_of([b"\xff" * 10_000_000, *numbered(2, 1)]))
+        await one.until_finished(1)
+    (letter,) = await values(settings, "dead_letters")
+    assert (letter["source"]["offset"], letter["error"], letter["truncated"]) == (0, "TooLarge", True)
+    assert offsets(await values(settings, "predictions")) == [1, 2]
+
+
+async def test_a_letter_says_which_release_failed_and_how_often(
+    embedded: EmbeddedBroker, settings_at: MakeSettings
+) -> None:
+    settings = settings_at(embedded.bootstrap)
+    model = FakeModel(poison=["poison"], cannot_encode=["unreadable"])
+    async with running(settings, model) as one:
+        await one.pipeline.accept(slice_of([GOOD % (0, b"poison"), GOOD % (1, b"unreadable"), b"rubbish"]))
+        await one.until_finished(1)
+    letters = {one["source"]["offset"]: one for one in await values(settings, "dead_letters")}
+    assert {at: (one["stage"], one["attempts"], one["release"]) for at, one in letters.items()} == {
+        0: ("scoring", 2, "fake-1"), 1: ("scoring", 1, "fake-1"), 2: ("intake", 1, None),
+    }  # fmt: skip
+
+
+async def test_however_often_an_event_is_redriven_its_outputs_have_the_same_ids(
+    embedded: EmbeddedBroker, settings_at: MakeSettings
+) -> None:
+    """But for its dead letters: each failure is a letter of its own, and a copy of one redrive has that one's."""
+    settings = settings_at(embedded.bootstrap)
+    nameless = b'{"text": "bad news", "symbols": ["ACME"]}'
+    values_in, first = [nameless, b"rubbish"], "2026-02-01T00:00:00.000Z"
+    records = [FakeRecord(value, offset) for offset, value in enumerate(values_in)]
+    for times in (1, 1, 2):  # twice by accident, then once more
+        for place, value in enumerate(values_in):
+            origin = Redriven(Coordinates("news", 0, place), times, first, 1_700_000_000_000)
+            records.append(FakeRecord(value, len(records), headers=headers_of(origin, ())))
+    async with running(settings, risk()) as one:
+        await one.pipeline.accept(Slice(TP("news", 0), records, generation_id=1))
+        await one.until_finished(1)
+    predictions = await values(settings, "predictions")
+    ids = [one["id"] for one in predictions]
+    assert offsets(predictions) == [0, 2, 4, 6], "where they lie now is said too"
+    assert ids[0] == "news/0/0/risk"
+    assert len(set(ids[1:])) == 1 and ids[1].startswith("news/0/0/redriven-") and ids[1].endswith("/risk")
+    assert {one["event_id"] for one in predictions} == {"news/0/0"}
+    assert [one["event_time"] for one in predictions[1:]] == ["2023-11-14T22:13:20.000Z"] * 3
+    assert len({one["id"] for one in await values(settings, "alerts")}) == 2
+    letters = await values(settings, "dead_letters")
+    assert [(one["redrives"], one["origin"]) for one in letters] == [(times, "news/0/1") for times in (0, 1, 1, 2)]
+    assert len({one["id"] for one in letters}) == 3
+    assert [one["first_seen_at"] for one in letters[1:]] == [first] * 3
 
 
 async def test_slices_are_finished_in_order_and_only_when_their_outputs_are_there(

@@ -188,15 +188,37 @@ def test_poison_is_found_alone_and_the_rest_is_scored(count: int, data: st.DataO
     outcomes = asyncio.run(score())
     expected = ["failed" if place in poisoned else model.label_of(text) for place, text in enumerate(texts)]
     assert answers(model, outcomes) == expected
-    probes = 2 * len(poisoned)  # a harmless text, and the poisoned one once more
-    assert len(model.batches) <= 2 * count - 1 + probes
+    assert len(model.batches) <= most_runs(count, len(poisoned))
+
+
+def most_runs(count: int, poisoned: int) -> int:
+    """With k poisoned of n: both halves of each of at most k failing batches a level, of which there are log2 n; and
+    for each poisoned text one run of a harmless text and one more try. With all poisoned that is 4n - 1."""
+    levels = (count - 1).bit_length()
+    return min(2 * count - 1, 1 + 2 * poisoned * levels) + 2 * poisoned
+
+
+@pytest.mark.parametrize(("count", "poisoned"), [(1024, 1), (1024, 20), (1000, 3), (64, 64), (1, 1), (257, 0)])
+async def test_the_extra_work_for_poison_is_bounded(count: int, poisoned: int) -> None:
+    """In one batch as large as the configuration allows: 20 poisoned texts of 1,024 cost at most 441 small runs."""
+    places = {count * number // poisoned for number in range(poisoned)}
+    texts = ["poison" if place in places else "fine.." for place in range(count)]
+    model = FakeModel(poison=["poison"])
+    scorer = Scorer(loaded(model), bounds(max_events=1024))
+    async with at_work(scorer):
+        outcomes = await outcomes_of(scorer, texts)
+    assert answers(model, outcomes).count("failed") == poisoned
+    assert len(model.batches[0]) == count, "not one batch"
+    assert len(model.batches) <= most_runs(count, poisoned)
+    scored = sum(map(len, model.batches))
+    assert scored <= count * (1 + (count - 1).bit_length()) + 2 * poisoned, "a level scores each text once"
 
 
 async def test_what_failed_says_how() -> None:
     scorer = Scorer(loaded(FakeModel(poison=["poison"])), bounds())
     async with at_work(scorer):
         (outcome,) = await outcomes_of(scorer, ["poison"])
-    assert outcome == ScoringFailed("risk", "ValueError: a shape the model cannot take")
+    assert outcome == ScoringFailed("risk", "ValueError: a shape the model cannot take", 2, "fake-1")
 
 
 async def test_a_passing_failure_costs_no_text() -> None:
