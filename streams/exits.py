@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import sys
@@ -42,9 +43,9 @@ def end_process(reason: str, error: BaseException | None = None) -> NoReturn:
 
 def leave(code: int) -> NoReturn:
     """End this process now: threads and native libraries are not waited for, as some never end."""
-    logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for flush in (logging.shutdown, sys.stdout.flush, sys.stderr.flush):
+        with contextlib.suppress(OSError, ValueError):  # a full disk or a closed pipe must not keep the process alive
+            flush()
     os._exit(code)
 
 

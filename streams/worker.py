@@ -189,13 +189,13 @@ def _seen(worker: Worker, lag: int, broker_answers: bool) -> Seen:
     )
 
 
-def main() -> int:
+def main(load: Callable[[Settings], Sequence[Loaded]] = load_models) -> int:
     """Entry of the child process; settings come from `$STREAMGAUGE_CONFIG` and the environment."""
     set_up_logging()
     try:
         settings = load_settings()
         require_access(settings, grants(settings, "worker"))
-        uvloop.run(serve(settings))
+        uvloop.run(serve(settings, load))
     except (SettingsError, SecurityError, AccessRefused, MissingTopics, ModelError, UnknownFaust) as error:
         print(error, file=sys.stderr)
         return USAGE
