@@ -25,6 +25,7 @@ from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 
 from streams import metrics
+from streams.header_names import read_any_header_name
 from streams.intake import Record
 
 log = logging.getLogger(__name__)
@@ -251,6 +252,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         return assignment.state_value(aiokafka_tp) if assignment and aiokafka_tp in assignment.tps else None
 
     def _create_worker_consumer(self, transport: driver.Transport) -> aiokafka.AIOKafkaConsumer:
+        read_any_header_name()
         consumer = super()._create_worker_consumer(transport)
         # Stock asks the broker to hold an empty fetch for 1.5 s; librdkafka's mock broker takes that literally.
         consumer._fetch_max_wait_ms = self.consumer.fetch_max_wait_ms

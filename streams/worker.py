@@ -27,7 +27,7 @@ from models.errors import ModelError
 from streams import metrics
 from streams.app import Worker, build_worker, observe_lag
 from streams.consuming import UnknownFaust
-from streams.exits import BROKER_UNAVAILABLE, DONE, USAGE, BrokerUnavailable, end_process, guarded, leave
+from streams.exits import BROKER_UNAVAILABLE, DONE, USAGE, BrokerUnavailable, end_after, end_process, guarded, leave
 from streams.live import Loaded, load_models
 from streams.security import SecurityError
 from streams.settings import Settings, SettingsError, load_settings
@@ -52,14 +52,11 @@ async def serve(settings: Settings, load: Callable[[Settings], Sequence[Loaded]]
     watchdog = guarded(_watch(worker, settings.worker.stall_s), "watchdog")
     await stopping.wait()
     log.info("stopping: finishing what is in flight")
+    end_after(settings.worker.shutdown_s, f"not stopped within worker.shutdown_s = {settings.worker.shutdown_s:g}")
     for task in (watchdog, crashed):
         task.cancel()
-    try:
-        async with asyncio.timeout(settings.worker.shutdown_s):
-            await starting
-            await worker.app.stop()
-    except TimeoutError:
-        end_process(f"not stopped within worker.shutdown_s = {settings.worker.shutdown_s:g}")
+    await starting
+    await worker.app.stop()
     left = await asyncio.to_thread(worker.publisher.close, 5.0)
     for task in loops:
         task.cancel()

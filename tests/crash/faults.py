@@ -15,7 +15,9 @@ VARIABLE = "CRASH_FAULT"
 STRUCK = "the fault strikes at "  # in the worker's log, before anything happens
 EXIT_CODE = 137
 
-Kind = Literal["exit", "kill", "raise", "refuse", "withhold"]
+DWELLS_S = 2.0
+
+Kind = Literal["exit", "kill", "raise", "refuse", "withhold", "dwell", "hang"]
 
 
 class Injected(RuntimeError):
@@ -27,7 +29,8 @@ class Fault:
     """Strike at the `occurrence`-th passing of `point`.
 
     Kinds: `exit` (os._exit), `kill` (SIGKILL), `raise` (an exception), `refuse` (the broker refuses the record),
-    `withhold` (the record is never sent, and the process ends half a second later).
+    `withhold` (the record is never sent, and the process ends half a second later), `dwell` (that step takes two
+    seconds longer) and `hang` (it never ends). The last two are for steps that run on a thread.
     """
 
     point: str
@@ -58,9 +61,15 @@ class Fault:
         """Do it if it is due."""
         if self.due():
             self.say()
-            if self.kind == "raise":
-                raise Injected(self.point)
-            self.end()
+            match self.kind:
+                case "raise":
+                    raise Injected(self.point)
+                case "dwell":
+                    time.sleep(DWELLS_S)
+                case "hang":
+                    threading.Event().wait()
+                case _:
+                    self.end()
 
     def say(self) -> None:
         """Write past all buffers: the process may have no time to flush them."""

@@ -11,10 +11,13 @@ from typing import Any
 import faust
 from confluent_kafka import KafkaError, Message
 
-from streams import app, decisions, publishing, worker
+from streams import app as wiring
+from streams import decisions, publishing, worker
 from streams.consuming import Slice, SliceConsumer
-from streams.events import Output
+from streams.events import Event, Output, Prediction
+from streams.live import Served
 from streams.publishing import Publisher
+from streams.scoring import Scores
 
 
 @dataclass(frozen=True)
@@ -26,13 +29,13 @@ class Mutation:
 
 
 def _agents(body: Callable[[Any, Any], Coroutine[Any, Any, None]]) -> None:
-    def add_agent(the_app: faust.App, topic: str, name: str, pipeline: Any) -> None:
+    def add_agent(app: faust.App, topic: str, name: str, pipeline: Any) -> None:
         async def agent(stream: Any) -> None:
             await body(stream, pipeline)
 
-        the_app.agent(the_app.topic(topic, key_serializer="raw", value_serializer="raw"), name=name)(agent)
+        app.agent(app.topic(topic, key_serializer="raw", value_serializer="raw"), name=name)(agent)
 
-    app._add_agent = add_agent
+    wiring._add_agent = add_agent
 
 
 def _take() -> None:
@@ -73,8 +76,9 @@ def _crashes_of_tasks_are_ignored() -> None:
 
         return asyncio.get_running_loop().create_task(run(), name=what)
 
-    app.guarded = guarded
-    worker.guarded = guarded
+    for module in (wiring, worker):
+        assert hasattr(module, "guarded")
+        setattr(module, "guarded", guarded)  # noqa: B010 - not a name that the modules offer
 
 
 def _finished_before_the_outputs_are_acknowledged() -> None:
@@ -124,8 +128,8 @@ def _errors_are_swallowed(of_dead_letters_only: bool) -> Callable[[], None]:
 def _ids_from_a_counter() -> None:
     original, numbers = decisions._prediction, itertools.count()
 
-    def prediction(*args: Any) -> Any:
-        return {**original(*args), "id": str(next(numbers))}
+    def prediction(event: Event, served: Served, scores: Scores, now: str) -> Prediction:
+        return {**original(event, served, scores, now), "id": str(next(numbers))}
 
     decisions._prediction = prediction
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,7 +79,7 @@ def _source(number: int) -> str:
     return ("news", "chat")[number % 2]
 
 
-def send(bootstrap: str, topics: dict[str, str], some: list[Event], seconds: float, wanted: Wanted) -> None:
+def send(bootstrap: str, topics: dict[str, str], some: Sequence[Event], seconds: float, wanted: Wanted) -> None:
     """Send events over so many seconds; returns when the broker has them all, and `wanted` knows what must come."""
     producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True, "linger.ms": 2})
     before = wanted.sent
