@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -183,6 +183,14 @@ class SliceConsumer(driver.Consumer):
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
         return (tp for tp in list(self._watermark) if topics is None or tp in topics or tp.topic in topics)
+
+    async def _commit_offsets(self, offsets: Mapping[TP, int], start_new_transaction: bool = True) -> bool:
+        """Stock takes a refused commit for done, and would not try again before more is finished."""
+        before = {tp: self._committed_offset[tp] for tp in offsets}
+        done: bool = await super()._commit_offsets(offsets, start_new_transaction)
+        if not done:
+            self._committed_offset.update(before)
+        return done
 
     # ---- rebalances
 

@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -91,8 +91,7 @@ class Site:
         self.settings: Settings = load_settings(self.file, env={})
         self.log = self.folder / "worker.log"
         self.source_topics = {name: one.topic for name, one in self.settings.active_sources.items()}
-        todo = [outcome for outcome in create_topics(self.settings) if outcome.state != "created"]
-        assert not todo, todo
+        assert until(lambda: not any(outcome.todo for outcome in create_topics(self.settings)))
 
     def worker(self, fault: Fault | None = None, mutation: str = "", **env: str) -> subprocess.Popen[bytes]:
         """Start a worker, with a fault or none."""
@@ -113,12 +112,6 @@ class Site:
 
     def done(self, wanted: Wanted) -> bool:
         """Whether the group has committed everything that was sent, and every observation it caused."""
-        try:
-            return self._done(wanted)
-        except KafkaException:  # the broker, or the machine, is too busy to say
-            return False
-
-    def _done(self, wanted: Wanted) -> bool:
         at, group = self.settings.broker.bootstrap, self.settings.broker.group
         reached = sum(_sum(committed(at, group, topic, PARTITIONS)) for topic in self.source_topics.values())
         if reached < wanted.sent:
@@ -174,11 +167,12 @@ def running(worker: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]
 def until(true: Callable[[], bool], timeout_s: float = PATIENCE_S) -> bool:
     """Whether it becomes true in time."""
     end_s = time.monotonic() + timeout_s
-    while not true():
-        if time.monotonic() > end_s:
-            return False
+    while time.monotonic() < end_s:
+        with suppress(KafkaException):  # the broker, or the machine, is too busy to say
+            if true():
+                return True
         time.sleep(0.1)
-    return True
+    return False
 
 
 def run(bootstrap: str, folder: Path, case: Case) -> Report:

@@ -338,9 +338,9 @@ OVERRIDDEN = sorted(name for name, found in vars(SliceConsumer).items() if calla
 
 def test_the_list_of_what_is_overridden() -> None:
     assert OVERRIDDEN == [
-        "_add_gap", "_filter_tps_with_pending_acks", "_new_consumer_thread", "_new_offset", "_wait_next_records",
-        "ack", "getmany", "on_buffer_drop", "on_partitions_assigned", "on_partitions_revoked", "perform_seek",
-        "verify_event_path",
+        "_add_gap", "_commit_offsets", "_filter_tps_with_pending_acks", "_new_consumer_thread", "_new_offset",
+        "_wait_next_records", "ack", "getmany", "on_buffer_drop", "on_partitions_assigned", "on_partitions_revoked",
+        "perform_seek", "verify_event_path",
     ]  # fmt: skip
 
 
