@@ -98,5 +98,5 @@ def send(bootstrap: str, topics: dict[str, str], some: Sequence[Event], seconds:
         ahead_s = number * seconds / len(some) - (time.monotonic() - started_s)
         if ahead_s > 0.005:
             time.sleep(ahead_s)
-    assert producer.flush(60) == 0
+    assert producer.flush(120) == 0
     assert wanted.sent - before == len(some)

@@ -43,7 +43,7 @@ class Scripted(driver.Consumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.fetches: list[list[int]] = []
-        self.commits: list[dict[TP, int]] = []
+        self.sent: list[dict[TP, int]] = []
         self.accepts_commits = True
         super().__init__(*args, **kwargs)
 
@@ -54,7 +54,7 @@ class Scripted(driver.Consumer):
         return {ZERO: [raw(offset) for offset in self.fetches.pop(0)]}
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
-        self.commits.append(dict(offsets))
+        self.sent.append(dict(offsets))
         return self.accepts_commits
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
@@ -198,7 +198,7 @@ async def test_stock_takes_a_refused_commit_for_done() -> None:
         consumer.ack(stock_message(5))
         await consumer.commit()
         await consumer.commit()
-        assert (consumer.commits, consumer._committed_offset[ZERO]) == ([{ZERO: 6}], 6), (
+        assert (consumer.sent, consumer._committed_offset[ZERO]) == ([{ZERO: 6}], 6), (
             RECONSIDER + "SliceConsumer._commit_offsets"
         )
 
@@ -212,7 +212,7 @@ async def test_a_refused_commit_is_tried_again() -> None:
         consumer.accepts_commits = True
         assert await consumer.commit()
         assert not await consumer.commit(), "it is committed once"
-        assert consumer.commits == [{ZERO: 6}, {ZERO: 6}]
+        assert consumer.sent == [{ZERO: 6}, {ZERO: 6}]
 
 
 async def test_stock_forgets_what_is_done_before_it_waits_for_the_rest_of_a_revoked_partition() -> None:
@@ -246,7 +246,7 @@ async def test_stock_commits_what_a_failing_or_stopping_agent_has_let_go_of(end:
     async with consumer_of(Scripted) as consumer:
         consumer.ack(stock_message(0))  # as `take` does with its buffer when the body raises
         await {"on_task_error": lambda: consumer.on_task_error(ValueError()), "on_stop": consumer.on_stop}[end]()
-        assert consumer.commits == [{ZERO: 1}], RECONSIDER + "exits.end_process in the agents"
+        assert consumer.sent == [{ZERO: 1}], RECONSIDER + "exits.end_process in the agents"
 
 
 @pytest.mark.parametrize("end", ["on_task_error", "on_stop"])
@@ -255,7 +255,7 @@ async def test_what_an_agent_lets_go_of_is_not_committed(end: str) -> None:
         (one,) = await slices(consumer, [0])
         consumer.ack(one)
         await {"on_task_error": lambda: consumer.on_task_error(ValueError()), "on_stop": consumer.on_stop}[end]()
-        assert consumer.commits == []
+        assert consumer.sent == []
 
 
 async def test_waiting_for_what_is_in_flight_cannot_be_cancelled() -> None:
