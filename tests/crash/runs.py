@@ -22,6 +22,8 @@ from confluent_kafka.admin import AdminClient
 from rich.console import Console
 from rich.progress import track
 
+from streams.broker import BrokerError
+from streams.exits import BrokerUnavailable
 from streams.settings import OUTPUT_TOPICS, Settings, load_settings
 from streams.topics import create_topics
 from tests.crash.faults import EXIT_CODE, STRUCK, Fault
@@ -39,6 +41,8 @@ BATCH = SLICE_EVENTS * SLICES_IN_FLIGHT * len(TASKS)  # events that may be under
 DUPLICATES_PER_FAULT = 2 * BATCH  # those under way, and as many done since the last commit
 PATIENCE_S = 120.0  # for what takes a second or, after a kill, the six of the group's session, on a busy machine
 LETS_GO_S = 30.0  # after a fault that kills nothing the process must have ended itself; it takes milliseconds
+
+BUSY = (KafkaException, BrokerUnavailable, BrokerError)  # the broker, or the machine, is too busy to answer
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -168,15 +172,26 @@ def until(true: Callable[[], bool], timeout_s: float = PATIENCE_S) -> bool:
     """Whether it becomes true in time."""
     end_s = time.monotonic() + timeout_s
     while time.monotonic() < end_s:
-        with suppress(KafkaException):  # the broker, or the machine, is too busy to say
+        with suppress(*BUSY):
             if true():
                 return True
         time.sleep(0.1)
     return False
 
 
+def once_more(play: Callable[[], R]) -> R:
+    """Play; anew, with topics of its own, where the broker could not be asked for the outcome."""
+    with suppress(*BUSY):
+        return play()
+    return play()
+
+
 def run(bootstrap: str, folder: Path, case: Case) -> Report:
     """Play a case and say what became of it."""
+    return once_more(lambda: _run(bootstrap, folder, case))
+
+
+def _run(bootstrap: str, folder: Path, case: Case) -> Report:
     started_s = time.monotonic()
     site, report = Site(bootstrap, folder), Report(case.name, case.seed, [fault.kind for fault in case.faults])
     try:

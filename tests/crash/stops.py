@@ -12,7 +12,18 @@ from pathlib import Path
 from streams.broker import KafkaBroker
 from streams.exits import BROKER_UNAVAILABLE, DONE, UNEXPECTED
 from tests.crash.faults import Fault
-from tests.crash.runs import BAD_SHARE, PARTITIONS, PATIENCE_S, Report, Site, ends_well, running, until, warm_up
+from tests.crash.runs import (
+    BAD_SHARE,
+    PARTITIONS,
+    PATIENCE_S,
+    Report,
+    Site,
+    ends_well,
+    once_more,
+    running,
+    until,
+    warm_up,
+)
 from tests.crash.traffic import Wanted, events
 from tests.crash.verdict import judge
 
@@ -64,9 +75,9 @@ STOPS: dict[str, Stop] = {
 def play(bootstrap: str, folder: Path, name: str, seed: int) -> Report:
     """Stop a worker at that moment, let another finish the work, and say what became of all."""
     if not STOPS[name].outage:
-        return _play(bootstrap, None, folder, name, seed)
+        return once_more(lambda: _play(bootstrap, None, folder, name, seed))
     with KafkaBroker() as broker:  # one to be killed
-        return _play(broker.bootstrap, broker, folder, name, seed)
+        return once_more(lambda: _play(broker.bootstrap, broker, folder, name, seed))
 
 
 def _play(bootstrap: str, killed: KafkaBroker | None, folder: Path, name: str, seed: int) -> Report:
