@@ -15,7 +15,7 @@ from typing import Any
 
 from streams.broker import KafkaBroker
 from tests.crash.points import ALL_POINTS, POINTS
-from tests.crash.runs import Report, draw, run, several
+from tests.crash.runs import START_TIMEOUT_S, Report, draw, run, several
 
 AT_ONCE = 6
 
@@ -55,7 +55,7 @@ def main() -> int:
     names = given.points or list(POINTS if given.twelve else ALL_POINTS)
     seeds = range(given.first_seed, given.first_seed + given.seeds)
     folder = Path(tempfile.mkdtemp(prefix="streamgauge-crash-"))
-    with KafkaBroker() as broker:
+    with KafkaBroker(start_timeout_s=START_TIMEOUT_S) as broker:
         reports = strike(broker.bootstrap, folder, names, seeds, given.at_once)
     for one in reports:
         print(f"{one.case} seed {one.seed} {'+'.join(one.kinds)}: {one.seconds} s, {one.verdict.duplicates} duplicates"

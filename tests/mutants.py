@@ -17,7 +17,7 @@ from pathlib import Path
 from streams.broker import KafkaBroker
 from tests.crash.mutations import MUTATIONS
 from tests.crash.points import ALL_POINTS
-from tests.crash.runs import Report, draw, run, several
+from tests.crash.runs import START_TIMEOUT_S, Report, draw, run, several
 from tests.crash_points import AT_ONCE
 
 WITHOUT = "none"  # the product as it is: nothing may be caught
@@ -60,7 +60,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="figures as JSON in the last line")
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="streamgauge-mutants-"))
-    with KafkaBroker() as broker:
+    with KafkaBroker(start_timeout_s=START_TIMEOUT_S) as broker:
         found = play(broker.bootstrap, folder, given.mutants, given.points, given.seed, given.at_once)
     caught: dict[str, list[Report]] = {mutant: [] for mutant in given.mutants}
     for mutant, report in found:

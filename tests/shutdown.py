@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from streams.broker import KafkaBroker
-from tests.crash.runs import Report, several
+from tests.crash.runs import START_TIMEOUT_S, Report, several
 from tests.crash.stops import STOPS, play
 from tests.crash_points import AT_ONCE
 
@@ -33,7 +33,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="figures as JSON in the last line")
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="streamgauge-stops-"))
-    with KafkaBroker() as broker:
+    with KafkaBroker(start_timeout_s=START_TIMEOUT_S) as broker:
         reports = stops(broker.bootstrap, folder, given.cases, range(given.seeds), given.at_once)
     for one in reports:
         print(f"{one.case} seed {one.seed}: {', '.join(one.kinds)}, {one.verdict.duplicates} duplicates"

@@ -40,6 +40,7 @@ SLICE_EVENTS, SLICES_IN_FLIGHT = 10, 2
 BATCH = SLICE_EVENTS * SLICES_IN_FLIGHT * len(TASKS)  # events that may be under way in a worker, over its sources
 DUPLICATES_PER_FAULT = 2 * BATCH  # those under way, and as many done since the last commit
 PATIENCE_S = 120.0  # for what takes a second or, after a kill, the six of the group's session, on a busy machine
+START_TIMEOUT_S = 300.0  # of a broker, on a busy machine
 LETS_GO_S = 30.0  # after a fault that kills nothing the process must have ended itself; it takes milliseconds
 
 BUSY = (KafkaException, BrokerUnavailable, BrokerError)  # the broker, or the machine, is too busy to answer

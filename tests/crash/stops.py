@@ -76,7 +76,7 @@ def play(bootstrap: str, folder: Path, name: str, seed: int) -> Report:
     """Stop a worker at that moment, let another finish the work, and say what became of all."""
     if not STOPS[name].outage:
         return once_more(lambda: _play(bootstrap, None, folder, name, seed))
-    with KafkaBroker() as broker:  # one to be killed
+    with KafkaBroker(start_timeout_s=START_TIMEOUT_S) as broker:  # one to be killed
         return once_more(lambda: _play(broker.bootstrap, broker, folder, name, seed))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +47,8 @@ def main() -> int:
         MUTATIONS[mutation].apply()
     if fault := Fault.from_environment():
         ALL_POINTS[fault.point].place(fault)
-    worker.serve = partial(worker.serve, load=load)
+    serve = worker.serve
+    worker.serve = lambda settings, *_: serve(settings, load)
     return worker.main()
 
 
