@@ -16,6 +16,7 @@ from tests.crash.runs import (
     BAD_SHARE,
     PARTITIONS,
     PATIENCE_S,
+    START_TIMEOUT_S,
     Report,
     Site,
     ends_well,
