@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -23,6 +25,7 @@ from rich.console import Console
 from rich.progress import track
 
 from streams.broker import BrokerError
+from streams.children import die_with_parent
 from streams.exits import BrokerUnavailable
 from streams.settings import OUTPUT_TOPICS, Settings, load_settings
 from streams.topics import create_topics
@@ -31,7 +34,7 @@ from tests.crash.points import ALL_POINTS
 from tests.crash.traffic import TASKS, Event, Wanted, events, send
 from tests.crash.verdict import Verdict, judge
 from tests.crash.worker import MUTATION
-from tests.kafka.harness import start
+from tests.kafka.harness import ROOT
 from tests.streams.wire import Ends, committed
 
 PARTITIONS = 2
@@ -98,11 +101,15 @@ class Site:
         self.source_topics = {name: one.topic for name, one in self.settings.active_sources.items()}
         assert until(lambda: not any(outcome.todo for outcome in create_topics(self.settings)))
 
-    def worker(self, fault: Fault | None = None, mutation: str = "", **env: str) -> subprocess.Popen[bytes]:
-        """Start a worker, with a fault or none."""
-        given = {"STREAMGAUGE_CONFIG": str(self.file), "STREAMGAUGE_HOME": str(self.folder / "home"), **env}
+    def worker(self, fault: Fault | None = None, mutation: str = "") -> subprocess.Popen[bytes]:
+        """Start a worker, with a fault or none; it does not outlive the thread that plays the run."""
+        given = {"STREAMGAUGE_CONFIG": str(self.file), "STREAMGAUGE_HOME": str(self.folder / "home")}
         given |= {MUTATION: mutation} | (fault.environment() if fault else {})
-        return start(["-m", "tests.crash.worker"], given, self.log)
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "tests.crash.worker"], cwd=ROOT, env={**os.environ, **given}, stdout=log,
+                stderr=subprocess.STDOUT, preexec_fn=die_with_parent(),
+            )  # fmt: skip
 
     def sending(self, some: Sequence[Event], wanted: Wanted) -> threading.Thread:
         """Send events from a thread, over SECONDS."""
