@@ -12,12 +12,10 @@ import faust
 from confluent_kafka import KafkaError, Message
 
 from streams import app as wiring
-from streams import decisions, publishing, worker
+from streams import decisions, pipeline, publishing, worker
 from streams.consuming import Slice, SliceConsumer
-from streams.events import Event, Output, Prediction
-from streams.live import Served
+from streams.events import Output
 from streams.publishing import Publisher
-from streams.scoring import Scores
 
 
 @dataclass(frozen=True)
@@ -126,12 +124,16 @@ def _errors_are_swallowed(of_dead_letters_only: bool) -> Callable[[], None]:
 
 
 def _ids_from_a_counter() -> None:
-    original, numbers = decisions._prediction, itertools.count()
+    original, numbers = decisions.decide, itertools.count()
 
-    def prediction(event: Event, served: Served, scores: Scores, now: str) -> Prediction:
-        return {**original(event, served, scores, now), "id": str(next(numbers))}
+    def decide(*args: Any) -> list[Output]:
+        return [
+            one._replace(value={**one.value, "id": str(next(numbers))}) if isinstance(one.value, dict) else one
+            for one in original(*args)
+        ]
 
-    decisions._prediction = prediction
+    assert hasattr(pipeline, "decide")
+    setattr(pipeline, "decide", decide)  # noqa: B010 - not a name that the module offers
 
 
 MUTATIONS: dict[str, Mutation] = {

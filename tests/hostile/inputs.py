@@ -34,9 +34,17 @@ def _record(rng: random.Random, offset: int, topic: str) -> FakeRecord:
     )
 
 
+REDRIVE = ("streamgauge-redrive-of", "streamgauge-redrive-count", "streamgauge-redrive-first-seen",
+           "streamgauge-redrive-timestamp")  # fmt: skip
+REDRIVEN = (b"news/0/7", b"1", b"2026-01-01T00:00:00.000Z", b"-1")
+NAMES = ("", "trace", "Faust-Ag-ReplyTo", "\x00", "naïve", "\\xff", "x" * 3000, "traceparent", *REDRIVE)
+
+
 def _headers(rng: random.Random) -> list[tuple[str, bytes | None]]:
-    names = ("", "trace", "Faust-Ag-ReplyTo", "\x00", "naïve", "\\xff", "x" * 3000)
-    return [(rng.choice(names), rng.choice((None, b"", rng.randbytes(5)))) for _ in range(rng.choice((0, 0, 0, 1, 20)))]
+    """None, a few, or those of a redrive, true or forged."""
+    values = (None, b"", rng.randbytes(5), b"9" * 400, b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01", *REDRIVEN)
+    some = [(rng.choice(NAMES), rng.choice(values)) for _ in range(rng.choice((0, 0, 0, 1, 20)))]
+    return some if rng.random() < 0.9 else [*some, *zip(REDRIVE, REDRIVEN, strict=True)]
 
 
 def good(rng: random.Random) -> dict[str, Any]:
