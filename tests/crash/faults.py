@@ -7,7 +7,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Literal, Self
 
@@ -29,7 +28,7 @@ class Fault:
     """Strike at the `occurrence`-th passing of `point`.
 
     Kinds: `exit` (os._exit), `kill` (SIGKILL), `raise` (an exception), `refuse` (the broker refuses the record),
-    `withhold` (the record is never sent, and the process ends half a second later), `dwell` (that step takes two
+    `withhold` (the record is never sent, and the process ends some commits later), `dwell` (that step takes two
     seconds longer) and `hang` (it never ends). The last two are for steps that run on a thread.
     """
 
@@ -82,12 +81,11 @@ class Fault:
             time.sleep(60)  # the signal may take a moment, and nothing may happen in it
         os._exit(EXIT_CODE)
 
-    def end_after(self, seconds: float, also: Callable[[], None] = lambda: None) -> None:
+    def end_after(self, seconds: float) -> None:
         """End this process a little later, from a thread."""
 
         def later() -> None:
             time.sleep(seconds)
-            also()
             self.end()
 
         threading.Thread(target=later, daemon=True).start()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,7 +28,8 @@ from streams.surge_pipeline import META_KEY, SurgePipeline
 from tests.crash.faults import Fault, Kind
 from tests.streams.fakes import FakeModel
 
-WITHHELD_S = 0.6  # several commit intervals of a run
+COMMITS_WHILE_WITHHELD = 6
+WITHHELD_S = 8.0  # at most, when nothing is committed any more
 Place = Callable[[Fault], None]
 
 
@@ -121,6 +123,15 @@ def _end_between(fault: Fault, send: Callable[..., None], record: tuple[Any, ...
 
 def _withhold(fault: Fault, send: Callable[..., None], record: tuple[Any, ...]) -> None:
     fault.end_after(WITHHELD_S)
+    original, commits = consuming._ConsumerThread._commit, itertools.count(1)
+
+    async def commit(self: Any, offsets: Any) -> bool:
+        done = bool(await original(self, offsets))
+        if next(commits) >= COMMITS_WHILE_WITHHELD:
+            fault.end()
+        return done
+
+    consuming._ConsumerThread._commit = commit  # type: ignore[method-assign]
 
 
 def _refuse(fault: Fault, send: Callable[..., None], record: tuple[Any, ...]) -> None:
