@@ -37,6 +37,7 @@ class Device:
         self._tokeniser = ThreadPoolExecutor(1, thread_name_prefix="tokeniser")
         self._turns: Turns[_Key] = Turns()
         self._running = 0
+        self.batches_run = 0
         self._alarm: asyncio.TimerHandle | None = None
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         for scorer in scorers:
@@ -100,6 +101,7 @@ class Device:
 
     def _ended(self, scorer: Scorer, batch: Batch[Item], work: asyncio.Future[_Ran]) -> None:
         self._running -= 1
+        self.batches_run += 1
         if work.cancelled() or self._failed.done():
             return
         try:

@@ -16,6 +16,7 @@ from streams import decisions, pipeline, publishing, worker
 from streams.consuming import Slice, SliceConsumer
 from streams.events import Output
 from streams.publishing import Publisher
+from streams.settings import BrokerSettings
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Mutation:
 
 
 def _agents(body: Callable[[Any, Any], Coroutine[Any, Any, None]]) -> None:
-    def add_agent(app: faust.App, topic: str, name: str, pipeline: Any) -> None:
+    def add_agent(app: faust.App, topic: str, name: str, pipeline: Any, broker: BrokerSettings) -> None:
         async def agent(stream: Any) -> None:
             await body(stream, pipeline)
 

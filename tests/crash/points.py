@@ -22,9 +22,9 @@ from streams.batching import MicroBatcher
 from streams.consuming import Slice, SliceConsumer
 from streams.intake import Intake
 from streams.pipeline import SourcePipeline
-from streams.publishing import Publisher
 from streams.settings import load_settings
-from streams.surge_pipeline import META_KEY, SurgePipeline
+from streams.surge_pipeline import SurgePipeline
+from streams.surge_state import SurgeState
 from tests.crash.faults import Fault, Kind
 from tests.streams.fakes import FakeModel
 
@@ -91,7 +91,7 @@ class _Refused:
 
 
 def _producing(strike: Callable[[Fault, Callable[..., None], tuple[Any, ...]], None], *outputs: str) -> Place:
-    """Strike where records of these outputs (all but the surge state without any) are handed to librdkafka."""
+    """Strike where records of these outputs (any, without them) are handed to librdkafka."""
 
     def place(fault: Fault) -> None:
         topics = load_settings().topics
@@ -155,15 +155,15 @@ def _during_commit(fault: Fault) -> None:
     consuming._ConsumerThread._commit = commit  # type: ignore[method-assign]
 
 
-def _between_states_and_progress(fault: Fault) -> None:
-    original = Publisher.send
+def _before_the_state_is_committed(fault: Fault) -> None:
+    original = SurgeState._await
 
-    async def send(self: Publisher, outputs: Any) -> Any:
-        if outputs and outputs[0].name == "surge_state" and outputs[0].key == META_KEY:
+    def await_step(self: SurgeState, step: Callable[[float], Any], what: str, setting: str, limit_s: float) -> None:
+        if what == "committed":
             fault.strike()
-        return await original(self, outputs)
+        original(self, step, what, setting, limit_s)
 
-    Publisher.send = send  # type: ignore[method-assign]
+    SurgeState._await = await_step  # type: ignore[method-assign]
 
 
 UNEXPECTED = (70,)
@@ -193,10 +193,10 @@ FAILURES: dict[str, Point] = {  # nothing is killed: the product has to end itse
 SURGE_POINTS: dict[str, Point] = {
     "surge-slice-taken": Point(before(SurgePipeline, "accept"), (3, 12)),
     "surge-observed": Point(after(SurgePipeline, "_observe"), (3, 12)),
-    "surge-alerts-acknowledged": Point(before(SurgePipeline, "_save"), (3, 12)),
-    "surge-between-states": Point(_producing(_end_between, "surge_state"), (10, 40)),
-    "surge-states-acknowledged": Point(_between_states_and_progress, (3, 12)),
-    "surge-saved": Point(after(SurgePipeline, "_save"), (3, 12)),
+    "surge-alerts-acknowledged": Point(before(SurgeState, "write"), (3, 12)),
+    "surge-between-states": Point(before(SurgeState, "_produce"), (10, 40)),
+    "surge-state-written": Point(_before_the_state_is_committed, (3, 12)),
+    "surge-saved": Point(after(SurgeState, "write"), (3, 12)),
     "surge-recovered": Point(after(SurgePipeline, "_recover"), (1, 1)),
 }
 ALL_POINTS = POINTS | FAILURES | SURGE_POINTS

@@ -11,7 +11,7 @@ from typing import Any
 from streams.security import librdkafka_config
 from streams.settings import Settings
 from streams.surge_codec import decode_progress, decode_record
-from streams.surge_pipeline import META_KEY, read_compacted
+from streams.surge_state import ENTITY_PREFIX, META_KEY, read_compacted
 from streams.surges import SurgeDetector
 from tests.crash.traffic import Wanted
 from tests.streams.wire import read_all
@@ -99,7 +99,7 @@ def _state(settings: Settings, partition: int) -> dict[str, Any]:
     topic = settings.topics.surge_state
     records = read_compacted(librdkafka_config(settings.broker), topic, partition, 30)
     meta = records.pop(META_KEY, SurgeDetector.restored(settings.surge, {}, None).meta())
-    return _decoded(meta, {key.removeprefix("entity/"): value for key, value in records.items()})
+    return _decoded(meta, {key.removeprefix(ENTITY_PREFIX): value for key, value in records.items()})
 
 
 def _decoded(meta: bytes, records: Mapping[str, bytes]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from faust.types.tuples import ConsumerMessage
 
 from streams import app as wiring
 from streams.consuming import Slice, SliceConsumer
+from streams.settings import load_settings
 from tests.streams.records import FakeRecord
 from tests.streams.test_consuming import ignore, make_app
 
@@ -62,6 +63,12 @@ class Scripted(driver.Consumer):
 
     def assignment(self) -> set[TP]:
         return {ZERO}
+
+    async def earliest_offsets(self, *tps: TP) -> Mapping[TP, int]:
+        return dict.fromkeys(tps, 0)
+
+    async def _seek(self, partition: TP, offset: int) -> None:
+        pass
 
     def highwater(self, tp: TP) -> int:
         return 0
@@ -363,7 +370,7 @@ def test_stock_answers_whom_a_header_names_when_an_agent_yields() -> None:
 async def test_no_agent_yields_and_no_header_reaches_faust() -> None:
     async with consumer_of(ScriptedSlices) as consumer:
         app = consumer.app
-        wiring._add_agent(app, "news", "source-news", pipeline=None)  # type: ignore[arg-type]
+        wiring._add_agent(app, "news", "source-news", None, load_settings(env={}).broker)  # type: ignore[arg-type]
         (agent,) = app.agents.values()
         assert not inspect.isasyncgenfunction(agent.fun)
         (one,) = await slices(consumer, [0])
