@@ -27,6 +27,7 @@ from faust.types.tuples import ConsumerMessage
 
 from streams import metrics
 from streams.exits import BrokerUnavailable
+from streams.header_names import read_any_header_name
 from streams.intake import Record
 
 log = logging.getLogger(__name__)
@@ -336,6 +337,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         return bool(coordinator.generation > 0 and coordinator.coordinator_id is not None)
 
     def _create_worker_consumer(self, transport: driver.Transport) -> aiokafka.AIOKafkaConsumer:
+        read_any_header_name()
         consumer = super()._create_worker_consumer(transport)
         # Stock asks the broker to hold an empty fetch for 1.5 s; librdkafka's mock broker takes that literally.
         consumer._fetch_max_wait_ms = self.consumer.fetch_max_wait_ms

@@ -13,6 +13,7 @@ import contextlib
 import logging
 import os
 import sys
+import threading
 from collections.abc import Coroutine
 from typing import Any, NoReturn
 
@@ -47,6 +48,16 @@ def leave(code: int) -> NoReturn:
         with contextlib.suppress(OSError, ValueError):  # a full disk or a closed pipe must not keep the process alive
             flush()
     os._exit(code)
+
+
+def end_after(seconds: float, reason: str) -> None:
+    """End this process in so many seconds, if it is still there.
+
+    From a thread of its own: neither a busy event loop nor a library that swallows cancellation can hold it up.
+    """
+    timer = threading.Timer(seconds, end_process, (reason,))
+    timer.daemon = True
+    timer.start()
 
 
 def guarded(work: Coroutine[Any, Any, None], what: str) -> asyncio.Task[None]:

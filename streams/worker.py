@@ -35,6 +35,7 @@ from streams.exits import (
     USAGE,
     AccessRefused,
     BrokerUnavailable,
+    end_after,
     end_process,
     guarded,
     leave,
@@ -75,14 +76,11 @@ async def serve(settings: Settings, load: Callable[[Settings], Sequence[Loaded]]
     for alarm in alarms:
         log.critical("%s", alarm.message)
     log.info("stopping: finishing what is in flight")
+    end_after(settings.worker.shutdown_s, f"not stopped within worker.shutdown_s = {settings.worker.shutdown_s:g}")
     for task in (watching[0], crashed):
         task.cancel()
-    try:
-        async with asyncio.timeout(settings.worker.shutdown_s):
-            await starting
-            await worker.app.stop()
-    except TimeoutError:
-        end_process(f"not stopped within worker.shutdown_s = {settings.worker.shutdown_s:g}")
+    await starting
+    await worker.app.stop()
     left = await asyncio.to_thread(worker.publisher.close, 5.0)
     for task in loops:
         task.cancel()
