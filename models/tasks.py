@@ -96,7 +96,7 @@ def _read(path: Path) -> Task:
         return Task.model_validate(tomllib.loads(content.decode()))
     except OSError as error:
         raise BadTask(f"{path}: cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise BadTask(f"{path}: not TOML in UTF-8: {error}") from error
     except ValidationError as error:
         raise BadTask("\n".join(f"{path}: {_explained(detail)}" for detail in error.errors())) from error

@@ -7,6 +7,7 @@ observations -> agent -> SurgePipeline  -> alerts, surge state
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,17 +23,21 @@ from streams.adaptive import Bounds
 from streams.consuming import Slice, SliceConsumer, require_known_faust, slice_transport
 from streams.device import Device
 from streams.exits import end_process, guarded
+from streams.grants import grants, require_access
 from streams.intake import Intake
 from streams.live import Loaded
 from streams.pipeline import SourcePipeline
 from streams.publishing import Publisher
+from streams.refusals import refusal_in, who
 from streams.scoring import Scorer
 from streams.security import faust_credentials, librdkafka_config
-from streams.settings import OUTPUT_TOPICS, Settings
+from streams.settings import OUTPUT_TOPICS, BrokerSettings, Settings
+from streams.standing import keep_standing
 from streams.surge_pipeline import SurgePipeline
 
 log = logging.getLogger(__name__)
 
+_TROUBLE_S = 15.0  # librdkafka reports a lost connection again every ten seconds
 _SLICES_BUFFERED = 4  # per agent, inside Faust; what is in flight beyond them is the pipelines' to bound
 
 
@@ -71,7 +76,8 @@ def build_worker(settings: Settings, models: Sequence[Loaded]) -> Worker:
     require_known_faust()
     app = _faust_app(settings)
     topics = {name: getattr(settings.topics, name) for name in OUTPUT_TOPICS}
-    publisher = Publisher(librdkafka_config(settings.broker), topics, settings.broker.delivery_timeout_s)
+    broker = settings.broker
+    publisher = Publisher(librdkafka_config(broker), topics, broker.delivery_timeout_s, who(broker))
     scorers = [Scorer(one, _bounds(settings)) for one in models]
     slots = max(one.model.slots for one in models)
     device = Device(scorers, slots, hang_s=settings.models.hang_s, hold_limit_s=settings.models.hold_limit_s)
@@ -93,9 +99,16 @@ def build_worker(settings: Settings, models: Sequence[Loaded]) -> Worker:
             source.shed_after_s,
         )
         loops[f"source-{name}"] = pipeline.run
-        _add_agent(app, source.topic, f"source-{name}", pipeline)
-    if any(source.entities and settings.surge.task in source.tasks for source in settings.active_sources.values()):
-        _add_agent(app, settings.topics.observations, "surges", SurgePipeline(settings, publisher, finish))
+        _add_agent(app, source.topic, f"source-{name}", pipeline, broker)
+    if settings.watches_surges:
+        _add_agent(app, settings.topics.observations, "surges", SurgePipeline(settings, publisher, finish), broker)
+
+    def troubled() -> bool:
+        return publisher.troubled(_TROUBLE_S) or (app.started and not cast(SliceConsumer, app.consumer).is_member())
+
+    loops["standing with the broker"] = functools.partial(
+        keep_standing, troubled, functools.partial(require_access, settings, grants(settings, "worker"))
+    )
     return Worker(app, publisher, device, loops)
 
 
@@ -149,7 +162,7 @@ def _faust_directory() -> Path:
     return directory
 
 
-def _add_agent(app: faust.App, topic: str, name: str, pipeline: _Accepts) -> None:
+def _add_agent(app: faust.App, topic: str, name: str, pipeline: _Accepts, broker: BrokerSettings) -> None:
     async def agent(stream: Any) -> None:
         stream.enable_acks = False  # a slice is acknowledged by `finish` alone
         try:
@@ -158,7 +171,7 @@ def _add_agent(app: faust.App, topic: str, name: str, pipeline: _Accepts) -> Non
         except asyncio.CancelledError:
             raise
         except BaseException as error:
-            end_process(f"agent {name} failed", error)
+            end_process(f"agent {name} failed", refusal_in(error, broker) or error)
 
     app.agent(app.topic(topic, key_serializer="raw", value_serializer="raw"), name=name)(agent)
 

@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import time
 import uuid
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -29,6 +30,7 @@ MIN_JAVA = 17
 FETCH_TIMEOUT_S = 900.0  # 45 MB over a slow line
 STOP_TIMEOUT_S = 20.0
 LOG_TAIL_BYTES = 4000
+_LISTS = ("listeners", "advertised.listeners", "listener.security.protocol.map")  # are added to, not replaced
 
 _INSTALL = {
     "java": "Debian, Ubuntu: sudo apt install default-jre-headless; Fedora: sudo dnf install "
@@ -49,14 +51,27 @@ class KafkaBroker:
     Linux ends the child with the *thread* that started it, so start it from one that stays.
     """
 
-    def __init__(self, *, port: int | None = None, data_dir: Path | None = None, start_timeout_s: float = 90.0) -> None:
-        """`port` None takes a free one; `data_dir` None a temporary directory that `close` removes."""
+    def __init__(
+        self,
+        *,
+        port: int | None = None,
+        data_dir: Path | None = None,
+        start_timeout_s: float = 90.0,
+        properties: Mapping[str, str] | None = None,
+        java_options: Sequence[str] = (),
+    ) -> None:
+        """`port` None takes a free one; `data_dir` None a temporary directory that `close` removes.
+
+        `properties` win over the ones it would run with; a value in one of `listeners` and its kin is added to ours.
+        """
         self._temporary = data_dir is None
         self._root = Path(tempfile.mkdtemp(prefix="streamgauge-kafka-")) if data_dir is None else data_dir.resolve()
         free = free_ports(2)
         self._port = port or free[0]
         self._controller_port = free[1]
         self._start_timeout_s = start_timeout_s
+        self._more_properties = dict(properties or {})
+        self._java_options = tuple(java_options)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -78,7 +93,11 @@ class KafkaBroker:
             self._format(java, libs)
             with self._log.open("wb") as log:
                 self._process = subprocess.Popen(  # noqa: S603  our own arguments, no shell
-                    [*_command(java, libs, "-Xms128m", "-Xmx512m"), "kafka.Kafka", str(self._properties)],
+                    [
+                        *_command(java, libs, "-Xms128m", "-Xmx512m", *self._java_options),
+                        "kafka.Kafka",
+                        str(self._properties),
+                    ],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
@@ -142,7 +161,11 @@ class KafkaBroker:
         """Write its configuration, and make its data directory a KRaft one at the first start."""
         data = self._data
         data.mkdir(parents=True, exist_ok=True)
-        self._properties.write_text(_server_properties(self._port, self._controller_port, data), encoding="utf-8")
+        properties = _server_properties(self._port, self._controller_port, data)
+        for key, value in self._more_properties.items():
+            properties[key] = f"{properties[key]},{value}" if key in _LISTS else value
+        text = "".join(f"{key}={value}\n" for key, value in properties.items())
+        self._properties.write_text(text, encoding="utf-8")
         if (data / "meta.properties").exists():
             return
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
@@ -251,8 +274,8 @@ def _command(java: str, libs: Path, *options: str) -> list[str]:
     return [java, *options, "-XX:+UseSerialGC", "-XX:-UsePerfData", quiet, "-cp", f"{libs}/*"]
 
 
-def _server_properties(port: int, controller_port: int, data: Path) -> str:
-    properties = {
+def _server_properties(port: int, controller_port: int, data: Path) -> dict[str, object]:
+    return {
         "process.roles": "broker,controller",
         "node.id": 1,
         "controller.quorum.voters": f"1@127.0.0.1:{controller_port}",
@@ -274,7 +297,6 @@ def _server_properties(port: int, controller_port: int, data: Path) -> str:
         "group.initial.rebalance.delay.ms": 0,
         "auto.create.topics.enable": "false",
     }
-    return "".join(f"{key}={value}\n" for key, value in properties.items())
 
 
 def _value(key: str, properties: Path) -> str:

@@ -14,7 +14,9 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from streams.exits import BrokerUnavailable
+from streams.exits import AccessRefused, BrokerUnavailable
+from streams.grants import Grant, grants, missing_grants
+from streams.refusals import who
 from streams.security import SecurityError, librdkafka_config
 from streams.settings import FILE_NAME, Settings
 from streams.topics import TopicSpec, TopicState, connect, is_embedded, topic_states, wanted_topics
@@ -86,14 +88,14 @@ def _security(settings: Settings) -> Iterable[Check]:
     broker = settings.broker
     try:
         protocol = librdkafka_config(broker)["security.protocol"]
-    except SecurityError as error:
+    except (SecurityError, AccessRefused, BrokerUnavailable) as error:
         yield Check("security", False, str(error), "mend the file or the setting, then check again")
         return
     names = {
         "PLAINTEXT": "plain text, no user",
         "SSL": "TLS" + (" with a client certificate" if broker.cert_file else ", no user"),
-        "SASL_SSL": f"TLS, user {broker.username!r} by {broker.mechanism}",
-        "SASL_PLAINTEXT": f"no TLS, user {broker.username!r} by {broker.mechanism}",
+        "SASL_SSL": f"TLS, {who(broker)}",
+        "SASL_PLAINTEXT": f"no TLS, {who(broker)}",
     }
     hosts = {address.rsplit(":", 1)[0].strip("[]") for address in broker.bootstrap.split(",")}
     if broker.tls or hosts <= set(_LOOPBACK):
@@ -101,7 +103,7 @@ def _security(settings: Settings) -> Iterable[Check]:
         todo = f"broker.{idle[0]} has no effect without broker.tls = true" if idle else ""
         yield Check("security", None if idle else True, names[protocol], todo)
     else:
-        secret = "the password and " if broker.username else ""
+        secret = "the password or token and " if broker.authenticates else ""
         todo = f"{secret}all text go over the network in the clear: set broker.tls = true"
         yield Check("security", None, names[protocol], todo)
 
@@ -109,20 +111,38 @@ def _security(settings: Settings) -> Iterable[Check]:
 def _broker_and_topics(settings: Settings) -> Iterable[Check]:
     try:
         admin, cluster = connect(settings)
-    except (BrokerUnavailable, SecurityError) as error:
+    except (SecurityError, AccessRefused) as error:
+        yield Check("broker", False, str(error), "correct the setting, or have the access given, then check again")
+        return
+    except BrokerUnavailable as error:
         yield Check("broker", False, str(error), "start one with `streamgauge broker kafka`, or set broker.bootstrap")
         return
     kind = "embedded broker (in memory, forgets everything)" if is_embedded(cluster) else "Kafka"
     todo = "for the demo and tests only: use Kafka for anything that must last" if is_embedded(cluster) else ""
     detail = f"{kind} at {settings.broker.bootstrap}, {len(cluster.brokers)} broker(s), cluster {cluster.cluster_id}"
     yield Check("broker", None if is_embedded(cluster) else True, detail, todo)
+    if not is_embedded(cluster):
+        yield _access(settings, missing_grants(admin, grants(settings, "worker")))
     states = {state.name: state for state in topic_states(admin, cluster)}
+    of_worker = {grant.name for grant in grants(settings, "worker")}
     for spec in wanted_topics(settings):
-        yield _topic(spec, states.get(spec.name), is_embedded(cluster))
+        if spec.name in states or spec.name in of_worker or is_embedded(cluster):
+            yield _topic(spec, states.get(spec.name), is_embedded(cluster))
+        else:
+            unseen = "not there, or not for this user to see; a worker does without it"
+            yield Check(f"topic {spec.name}", None, unseen, "streamgauge topics create")
     paired = [states.get(name) for name in (settings.topics.observations, settings.topics.surge_state)]
     if paired[0] and paired[1] and paired[0].partitions != paired[1].partitions:
         detail = " but ".join(f"{state.name} has {state.partitions}" for state in paired if state)
         yield Check("partitions", False, detail, "give both topics the same number: make the smaller one anew")
+
+
+def _access(settings: Settings, missing: list[Grant]) -> Check:
+    name = who(settings.broker)
+    if not missing:
+        return Check("access", True, f"{name} is allowed all that a worker needs")
+    what = ", ".join(f"{one.operation} {one.kind} {one.name}" for one in missing)
+    return Check("access", False, f"{name} is not allowed to: {what}", "run the lines of: streamgauge acls worker")
 
 
 def _topic(spec: TopicSpec, state: TopicState | None, embedded: bool) -> Check:

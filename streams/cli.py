@@ -21,8 +21,9 @@ from rich.table import Table
 
 from models.errors import ModelError
 from streams import dead_letter_commands, model_commands
+from streams.access_commands import acls
 from streams.bench.command import bench
-from streams.exits import BROKER_UNAVAILABLE, USAGE, BrokerUnavailable
+from streams.exits import BROKER_UNAVAILABLE, USAGE, AccessRefused, BrokerUnavailable
 from streams.settings import Settings, SettingsError, load_settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -32,6 +33,7 @@ app.add_typer(dead_letter_commands.app, name="dead-letters")
 app.command()(model_commands.train)
 app.command()(model_commands.evaluate)
 app.command()(model_commands.classify)
+app.command()(acls)
 app.command()(bench)
 
 ConfigOption = Annotated[
@@ -200,11 +202,14 @@ def replay(
     """Send a recorded stream to a topic, paced by its time stamps."""
     import time
 
+    from streams.grants import Grant, MissingTopics, require_access
     from streams.replay import Pace, lines_of, replay
     from streams.security import librdkafka_config
 
-    settings = load_settings(config)
+    settings, pace = load_settings(config), Pace(_speed(speed))
     keys = [source.key for source in settings.active_sources.values() if source.topic == topic]
+    with contextlib.suppress(MissingTopics):  # the broker may make it at its first use
+        require_access(settings, [Grant("topic", topic, "Write")])
     started_s = time.monotonic()
     with _progress() as progress:
         bar = progress.add_task(f"replaying to {topic}", total=sum(1 for _ in lines_of(file, limit)))
@@ -212,7 +217,7 @@ def replay(
             file,
             topic,
             librdkafka_config(settings.broker),
-            pace=Pace(_speed(speed)),
+            pace=pace,
             key_path=keys[0] if keys else None,
             limit=limit,
             on_sent=lambda _: progress.advance(bar),
@@ -284,7 +289,7 @@ def _plain_errors() -> Iterator[None]:
 
     try:
         yield
-    except (SettingsError, SecurityError, ModelError, ReplayError, BrokerError) as error:
+    except (SettingsError, SecurityError, AccessRefused, ModelError, ReplayError, BrokerError) as error:
         err.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(USAGE)
     except BrokerUnavailable as error:

@@ -15,41 +15,59 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
 import aiokafka
+from aiokafka.errors import KafkaConnectionError, KafkaTimeoutError, NodeNotReadyError, RequestTimedOutError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 
 from streams import metrics
+from streams.exits import BrokerUnavailable
+from streams.header_names import read_any_header_name
 from streams.intake import Record
 
 log = logging.getLogger(__name__)
 
 FAUST_VERSIONS = frozenset({"0.15.3"})
-AIOKAFKA_SERIES = "0.14."
+AIOKAFKA_SERIES = "0.14."  # its subscription, coordinator and fetcher
+MODE_SERIES = "0.7."  # services and threads, under Faust
 _HELD_BACK_TURN_S = 0.01
 
 
 class UnknownFaust(RuntimeError):
-    """The installed Faust or aiokafka is not one this module was tested against."""
+    """The installed Faust, aiokafka or mode is not one this module was tested against."""
 
 
 def require_known_faust() -> None:
     """Refuse to start on versions whose internals were not checked.
 
     Raises:
-        UnknownFaust: with the versions found and expected.
+        UnknownFaust: naming every version that was found, those expected, and what to install.
     """
-    faust, kafka = version("faust-streaming"), version("aiokafka")
-    if faust not in FAUST_VERSIONS or not kafka.startswith(AIOKAFKA_SERIES):
+    found = {name: version(name) for name in ("faust-streaming", "aiokafka", "mode-streaming")}
+    known = (
+        found["faust-streaming"] in FAUST_VERSIONS
+        and found["aiokafka"].startswith(AIOKAFKA_SERIES)
+        and found["mode-streaming"].startswith(MODE_SERIES)
+    )
+    if not known:
+        wanted = [f"'faust-streaming=={max(FAUST_VERSIONS)}'", f"'aiokafka=={AIOKAFKA_SERIES}*'"]
+        wanted.append(f"'mode-streaming=={MODE_SERIES}*'")
         raise UnknownFaust(
-            f"faust-streaming {faust} with aiokafka {kafka} is not supported: install "
-            f"faust-streaming {', '.join(sorted(FAUST_VERSIONS))} and aiokafka {AIOKAFKA_SERIES}*"
+            f"{', '.join(f'{name} {one}' for name, one in found.items())}: what may be committed rests on the insides "
+            f"of versions that were tested, and these were not; run: pip install {' '.join(wanted)}"
         )
+
+
+def broker_away(error: BaseException | None) -> BaseException | None:
+    """What ended Faust; `BrokerUnavailable` where it was a broker that cannot be reached."""
+    if isinstance(error, (KafkaConnectionError, KafkaTimeoutError, NodeNotReadyError, RequestTimedOutError)):
+        return BrokerUnavailable(f"the broker went away: {error}")
+    return error
 
 
 class Slice(ConsumerMessage):
@@ -85,7 +103,9 @@ class SliceConsumer(driver.Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._slices: dict[TP, deque[Slice]] = {}
         self._watermark: dict[TP, int] = {}
+        self._next: dict[TP, int] = {}  # the offset to be read next, where known
         self._finished_slices = 0
+        self._commits = 0
         self.assigned: frozenset[TP] = frozenset()
         self._drained = asyncio.Event()
         super().__init__(*args, **kwargs)
@@ -103,9 +123,12 @@ class SliceConsumer(driver.Consumer):
             await self.perform_seek()
             return
         for tp, part in self._cut(records, active):
+            if self._next.get(tp, part[0].offset) < part[0].offset:
+                await self._look_for_expired(tp, part[0].offset)
             if not self.flow_active or generation != self.app.consumer_generation_id:
                 return
             part = self._in_sequence(tp, part)
+            self._next[tp] = part[-1].offset + 1
             one = Slice(tp, part, generation)
             self._slices.setdefault(tp, deque()).append(one)
             yield tp, one
@@ -183,6 +206,19 @@ class SliceConsumer(driver.Consumer):
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
         return (tp for tp in list(self._watermark) if topics is None or tp in topics or tp.topic in topics)
 
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        done: bool = await super()._commit(offsets)
+        self._commits += done
+        return done
+
+    async def _commit_offsets(self, offsets: Mapping[TP, int], start_new_transaction: bool = True) -> bool:
+        """Stock notes as committed what the broker refused, and would not commit it again before the next record."""
+        before = {tp: self._committed_offset[tp] for tp in offsets}
+        done: bool = await super()._commit_offsets(offsets, start_new_transaction)
+        if not done:
+            self._committed_offset.update({tp: offset for tp, offset in before.items() if tp in self.assigned})
+        return done
+
     # ---- rebalances
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
@@ -197,16 +233,47 @@ class SliceConsumer(driver.Consumer):
         self._forget(list(self._slices) + list(self._watermark))
         await super().on_partitions_assigned(assigned, generation_id)
         self.assigned = frozenset(assigned)
+        for tp in assigned:
+            metrics.EVENTS_LOST.labels(tp.topic)  # Prometheus sees no first increase
 
     async def perform_seek(self) -> None:
-        """Go back to what is committed: slices delivered so far will come again."""
+        """Go back to what is committed: slices delivered so far will come again.
+
+        Stock leaves a partition where it is that has nothing committed yet, or whose committed records retention has
+        deleted: in the one case what was fetched and not finished would never come again, in the other nobody is told.
+        """
         self._forget(list(self._slices) + list(self._watermark))
         await super().perform_seek()
+        tps = set(self._active_partitions or ())
+        starts = await self.earliest_offsets(*tps) if tps else {}
+        for tp in tps:
+            committed, start = self._committed_offset[tp], starts[tp]
+            if committed is None or committed < start:
+                self._count_expired(tp, committed, start)
+                await self.seek(tp, start)
+            self._next[tp] = max(start, committed or 0)
+
+    async def _look_for_expired(self, tp: TP, found: int) -> None:
+        """Records from `found` on have come where others were due: were those deleted, or never there?"""
+        starts = await self.earliest_offsets(tp)
+        self._count_expired(tp, self._next.get(tp), min(starts[tp], found))
+
+    def _count_expired(self, tp: TP, due: int | None, start: int) -> None:
+        """The log begins at `start`, and `due` was to be read next."""
+        if due is None or due < 0 or start <= due:
+            return
+        log.error(
+            "%s/%d: %d records are lost, offsets %d to %d: retention deleted them before they were read; "
+            "reading on from %d. Make the topic's retention longer than the longest backlog, or add workers",
+            tp.topic, tp.partition, start - due, due, start - 1, start,
+        )  # fmt: skip
+        metrics.EVENTS_LOST.labels(tp.topic).inc(start - due)
 
     def _forget(self, tps: Any) -> None:
         for tp in set(tps):
             self._slices.pop(tp, None)
             self._watermark.pop(tp, None)
+            self._next.pop(tp, None)
 
     # ---- what operators see
 
@@ -233,6 +300,19 @@ class SliceConsumer(driver.Consumer):
         """How many slices were finished since the start; it stands still when nothing gets done."""
         return self._finished_slices
 
+    def commits(self) -> int:
+        """How often offsets were committed since the start."""
+        return self._commits
+
+    def uncommitted(self) -> int:
+        """Records that are finished and whose offsets are not committed."""
+        due = ((offset, self._committed_offset[tp]) for tp, offset in list(self._watermark.items()))
+        return sum(max(0, offset - (committed or 0)) for offset, committed in due)
+
+    def is_member(self) -> bool:
+        """Whether the group has taken this worker in and its coordinator answers; with or without partitions."""
+        return self._thread.is_member()
+
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Nothing: stock checks per-message sensors that slices do not feed; the worker has its own watchdog."""
 
@@ -250,7 +330,14 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         aiokafka_tp = aiokafka.TopicPartition(tp.topic, tp.partition)
         return assignment.state_value(aiokafka_tp) if assignment and aiokafka_tp in assignment.tps else None
 
+    def is_member(self) -> bool:
+        if self._consumer is None:
+            return False
+        coordinator = self._consumer._coordinator
+        return bool(coordinator.generation > 0 and coordinator.coordinator_id is not None)
+
     def _create_worker_consumer(self, transport: driver.Transport) -> aiokafka.AIOKafkaConsumer:
+        read_any_header_name()
         consumer = super()._create_worker_consumer(transport)
         # Stock asks the broker to hold an empty fetch for 1.5 s; librdkafka's mock broker takes that literally.
         consumer._fetch_max_wait_ms = self.consumer.fetch_max_wait_ms

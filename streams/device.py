@@ -80,6 +80,7 @@ class Device:
         self._probes = ThreadPoolExecutor(2 * len(scorers), thread_name_prefix="probe")  # if one hangs, others go on
         self._turns: Turns[_Key] = Turns()
         self._runs: dict[asyncio.Future[Ran], _Run] = {}  # in the order of their start
+        self.batches_run = 0
         self._alarm: asyncio.TimerHandle | None = None
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         for scorer in scorers:
@@ -174,6 +175,7 @@ class Device:
             return
         try:
             ran = work.result()
+            self.batches_run += 1
             self._dispatch()  # first the next batch, then what this one brought
             run.scorer.deliver(run.way, run.batch, ran)
         except Ill as error:

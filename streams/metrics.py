@@ -79,8 +79,17 @@ REGISTRY.register(OUTPUT_LATENCY_S)
 PUBLISH_S = _histogram("publish_seconds", "From handing over to acknowledgement by the broker", _LATENCY_S, "source")
 LAG = _gauge("consumer_lag", "Records between the log end and the last finished one", "topic", "partition")
 SLICES_IN_FLIGHT = _gauge("slices_in_flight", "Slices read but not finished", "source")
+EVENTS_LOST = _counter("events_lost_to_retention_total", "Records retention deleted before they were read", "topic")
+STALLED_S = _gauge("stalled_seconds", "How long there has been work and none of it got done")
+LOOP_LATE_S = _gauge("event_loop_late_seconds", "How long the event loop has not run")
+LOOP_TASKS = _gauge("event_loop_tasks", "Tasks on the event loop")
+BROKER_AWAY_S = _gauge("broker_away_seconds", "How long no broker has answered")
+OUTSIDE_GROUP_S = _gauge("outside_group_seconds", "How long this worker has been in no consumer group")
 REBALANCES = _counter("rebalances_total", "Times this worker's partitions were assigned")
 LATE_OBSERVATIONS = _counter("late_observations_total", "Observations after their bucket was closed")
+SURGE_EVICTIONS = _counter(
+    "surge_evictions_total", "What the surge detector forgot or refused for want of room", "what"
+)
 SURGES_OPEN = _gauge("surges_open", "Surge alerts not resolved yet")
 READY = _gauge("ready", "1 while /ready answers 200: partitions are assigned, and no model's texts are held")
 

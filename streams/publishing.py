@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from streams.events import Output, OutputName
 from streams.exits import BrokerUnavailable
+from streams.refusals import not_allowed
 
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024  # the largest event (5 MB) in base64, its headers and the reason
 _POLL_S = 0.001  # while something is not acknowledged yet
@@ -31,19 +33,26 @@ class DeliveryFailed(RuntimeError):
     """The broker refused an output; the message names the topic."""
 
 
+def _failure(error: KafkaError, topic: str, who: str) -> Exception:
+    if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+        return not_allowed(who, "Write", "topic", topic)
+    kind = BrokerUnavailable if error.code() in BROKER_AWAY else DeliveryFailed
+    return kind(f"output to topic {topic!r} was not acknowledged: {error.str()}")
+
+
 class _Delivery:
     """Counts down the acknowledgements of one call; used where reports are served: on the loop, or in `close`."""
 
-    def __init__(self, count: int, future: asyncio.Future[None]) -> None:
+    def __init__(self, count: int, future: asyncio.Future[None], who: str) -> None:
         self._missing = count
+        self._who = who
         self._future = future
         self._error: Exception | None = None
 
     def report(self, error: KafkaError | None, message: Message) -> None:
         self._missing -= 1
         if error is not None and self._error is None:
-            kind = BrokerUnavailable if error.code() in BROKER_AWAY else DeliveryFailed
-            self._error = kind(f"output to topic {message.topic()!r} was not acknowledged: {error.str()}")
+            self._error = _failure(error, str(message.topic()), self._who)
         if not self._missing:
             self._future.get_loop().call_soon_threadsafe(self._resolve)
 
@@ -63,10 +72,19 @@ class Publisher:
         config: librdkafka's connection settings (see `security`).
         topics: the topic of each output.
         delivery_timeout_s: after so long without acknowledgement a record has failed.
+        who: as whom, for messages about what is not allowed.
     """
 
-    def __init__(self, config: Mapping[str, Any], topics: Mapping[OutputName, str], delivery_timeout_s: float) -> None:
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        topics: Mapping[OutputName, str],
+        delivery_timeout_s: float,
+        who: str = "this client",
+    ) -> None:
         self._topics = dict(topics)
+        self._who = who
+        self._trouble_s = float("-inf")
         self._producer = Producer(
             {
                 **config,
@@ -77,6 +95,7 @@ class Publisher:
                 "message.max.bytes": MAX_MESSAGE_BYTES,
                 "delivery.timeout.ms": int(delivery_timeout_s * 1000),
                 "queue.buffering.max.messages": 200_000,
+                "error_cb": self._on_error,
             },
             logger=logging.getLogger("librdkafka"),
         )
@@ -86,13 +105,13 @@ class Publisher:
     async def send(self, outputs: Sequence[Output]) -> asyncio.Future[None]:
         """Hand over outputs in order; the future resolves when all are acknowledged.
 
-        The future fails with `BrokerUnavailable` (not in time) or `DeliveryFailed` (refused).
+        The future fails with `BrokerUnavailable` (not in time), `AccessRefused` (not allowed) or `DeliveryFailed`.
         """
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if not outputs:
             future.set_result(None)
             return future
-        delivery = _Delivery(len(outputs), future)
+        delivery = _Delivery(len(outputs), future, self._who)
         queued = 0
         while (queued := self._produce(outputs, queued, delivery)) < len(outputs):
             self._poll()
@@ -111,8 +130,15 @@ class Publisher:
             except BufferError:
                 return index
             except KafkaException as error:
-                raise DeliveryFailed(f"output to topic {topics[name]!r} was refused: {error.args[0].str()}") from None
+                raise _failure(error.args[0], topics[name], self._who) from None  # known before it is even queued
         return len(outputs)
+
+    def _on_error(self, _: KafkaError) -> None:
+        self._trouble_s = time.monotonic()
+
+    def troubled(self, within_s: float) -> bool:
+        """Whether librdkafka reported trouble with its connections during the last so many seconds."""
+        return time.monotonic() - self._trouble_s < within_s
 
     def _poll(self) -> None:
         """Serve delivery reports now, and again soon for as long as some are due."""
@@ -122,6 +148,19 @@ class Publisher:
         if not self._closed:
             pause_s = _POLL_S if len(self._producer) else _IDLE_POLL_S
             self._next_poll = asyncio.get_running_loop().call_later(pause_s, self._poll)
+
+    @property
+    def unacknowledged(self) -> int:
+        """Outputs handed over that the broker has not acknowledged yet."""
+        return len(self._producer)
+
+    def broker_answers(self, timeout_s: float) -> bool:
+        """Whether any broker tells something about a topic in time. Blocks: call it in a thread."""
+        try:
+            self._producer.list_topics(next(iter(self._topics.values())), timeout_s)
+        except KafkaException:
+            return False
+        return True
 
     def close(self, timeout_s: float) -> int:
         """Deliver what is queued, for at most `timeout_s`; returns how many records are left."""

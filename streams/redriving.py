@@ -8,6 +8,7 @@ outputs of both copies have the same ids.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections import Counter
@@ -20,6 +21,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from streams.dead_letters import MARK_HEADER, Letter, NotALetter, letter_of, marked
 from streams.events import Coordinates
 from streams.exits import BrokerUnavailable
+from streams.grants import MissingTopics, grants, require_access
 from streams.publishing import BROKER_AWAY, MAX_MESSAGE_BYTES
 from streams.security import librdkafka_config
 from streams.settings import Settings
@@ -48,8 +50,13 @@ class LetterTopic:
     """The dead-letter topic as it is at the moment of opening: what comes later is not read."""
 
     def __init__(self, settings: Settings, shed: bool = False) -> None:
-        """With `shed` the topic of what was shed. Raises BrokerUnavailable: no answer, or no such topic."""
+        """Of what was shed, or of dead letters.
+
+        Raises BrokerUnavailable if the broker does not answer or has no such topic, AccessRefused if not allowed.
+        """
         self.name = settings.topics.shed if shed else settings.topics.dead_letters
+        with contextlib.suppress(MissingTopics):  # said below
+            require_access(settings, [one for one in grants(settings, "dead-letters") if one.operation != "Write"])
         _, cluster = connect(settings)
         if self.name not in cluster.topics:
             raise BrokerUnavailable(f"topic {self.name} is not there; run: streamgauge topics create")

@@ -5,6 +5,7 @@ Lines are sent as they stand, so unknown fields and even broken lines pass throu
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from streams.exits import BrokerUnavailable
 from streams.publishing import MAX_MESSAGE_BYTES
+from streams.refusals import not_allowed
 
 _QUEUED_AT_MOST = 10_000
 _DELIVERY_TIMEOUT_S = 60
@@ -27,12 +29,18 @@ class ReplayError(ValueError):
 
 
 def lines_of(path: Path, limit: int | None) -> Iterator[tuple[int, bytes]]:
-    """Numbered non-empty lines of a JSON-lines file, at most `limit` of them."""
+    """Numbered non-empty lines of a JSON-lines file, at most `limit` of them.
+
+    Raises ReplayError at a line that no record can hold.
+    """
     sent = 0
     with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if limit is not None and sent >= limit:
+        for number in itertools.count(1):
+            line = file.readline(MAX_MESSAGE_BYTES + 1)
+            if not line or (limit is not None and sent >= limit):
                 return
+            if len(line) > MAX_MESSAGE_BYTES:
+                raise ReplayError(f"{path}:{number}: longer than {MAX_MESSAGE_BYTES} bytes; is it a JSON-lines file?")
             if line.strip():
                 sent += 1
                 yield number, line.rstrip(b"\r\n")
@@ -111,6 +119,7 @@ def replay(
 
     Raises:
         ReplayError: a line has no usable time, or the broker refused one.
+        AccessRefused: this client may not write the topic.
         BrokerUnavailable: records were not acknowledged in time.
     """
     acknowledged = 0
@@ -143,6 +152,8 @@ def replay(
     finally:  # what was queued before a bad line is sent all the same
         left = producer.flush(_DELIVERY_TIMEOUT_S)
     if failure is not None:
+        if failure.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            raise not_allowed("this client", "Write", "topic", topic)
         if failure.code() in (KafkaError._MSG_TIMED_OUT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT):
             raise BrokerUnavailable(f"topic {topic}: the broker did not acknowledge in time: {failure.str()}")
         raise ReplayError(f"topic {topic}: the broker refused a record of {path}: {failure.str()}")

@@ -25,6 +25,7 @@ DEFAULTS = Path(__file__).with_name("defaults.toml")
 FILE_NAME = "streamgauge.toml"
 _PREFIX = "STREAMGAUGE_"
 _NOT_SETTINGS = {"STREAMGAUGE_HOME", "STREAMGAUGE_CONFIG"}
+MAX_FILE_BYTES = 1 << 20  # a configuration that is larger is the wrong file
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,200}$")]
 FieldPath = Annotated[str, StringConstraints(pattern=r"^[^.\s]+(\.[^.\s]+)*$", max_length=200)]
@@ -49,10 +50,14 @@ class BrokerSettings(Section):
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
-    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = "SCRAM-SHA-512"
     username: str | None = None
     password: SecretStr | None = None
     password_file: Path | None = None
+    token_file: Path | None = None
+    token_url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s@]+$", max_length=2000)] | None = None
+    token_scope: Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e][\x20-\x7e]*$", max_length=1000)] | None = None
+    token_ca_file: Path | None = None
     allow_plaintext_credentials: bool = False
     fetch_max_wait_ms: int = Field(ge=1, le=30_000)
     session_timeout_s: float = Field(ge=1, le=600)
@@ -60,20 +65,44 @@ class BrokerSettings(Section):
     commit_interval_ms: int = Field(ge=50, le=60_000)
     delivery_timeout_s: float = Field(ge=1, le=3600)
 
+    @property
+    def authenticates(self) -> bool:
+        """Whether clients say who they are over SASL, by password or by token."""
+        return self.username is not None or self.token_file is not None
+
     @model_validator(mode="after")
     def _credentials_are_whole_and_covered(self) -> Self:
+        _require_one_way_in(self)
         if self.username is None:
             if self.password is not None or self.password_file is not None:
                 raise ValueError("password needs username")
-            return self
-        if (self.password is None) == (self.password_file is None):
+        elif (self.password is None) == (self.password_file is None):
             raise ValueError("username needs exactly one of password and password_file")
-        if not self.tls and not self.allow_plaintext_credentials:
-            raise ValueError(
-                "username without tls would send the password in the clear: set tls = true, "
-                "or allow_plaintext_credentials = true if the network is yours alone"
-            )
+        if not self.allow_plaintext_credentials:
+            if self.authenticates and not self.tls:
+                raise ValueError(
+                    "username without tls would send the password in the clear, and a token_file its token: set "
+                    "tls = true, or allow_plaintext_credentials = true if the network is yours alone"
+                )
+            if self.token_url is not None and not self.token_url.startswith("https://"):
+                raise ValueError(
+                    "token_url over http would send the client's secret in the clear: give an https:// address, or "
+                    "set allow_plaintext_credentials = true if the network is yours alone"
+                )
         return self
+
+
+def _require_one_way_in(broker: BrokerSettings) -> None:
+    if broker.mechanism != "OAUTHBEARER":
+        given = [name for name in ("token_file", "token_url", "token_scope", "token_ca_file") if getattr(broker, name)]
+        if given:
+            raise ValueError(f'{given[0]} needs mechanism = "OAUTHBEARER"')
+    elif (broker.token_file is None) == (broker.token_url is None):
+        raise ValueError('mechanism = "OAUTHBEARER" needs exactly one of token_file and token_url')
+    elif broker.token_file is not None and broker.username is not None:
+        raise ValueError("token_file says who the client is: leave username and its password out")
+    elif broker.token_url is not None and broker.username is None:
+        raise ValueError("token_url needs username and password or password_file: the client's id and secret")
 
 
 class TopicSettings(Section):
@@ -151,6 +180,7 @@ class SurgeSettings(Section):
     cooldown_s: float = Field(ge=0)
     lateness_s: float = Field(ge=0)
     max_entities: int = Field(ge=1, le=1_000_000)
+    max_state_mib: float = Field(gt=0, le=100_000)
 
     @model_validator(mode="after")
     def _resolves_below_where_it_opens(self) -> Self:
@@ -172,6 +202,7 @@ class WorkerSettings(Section):
     shutdown_s: float = Field(ge=1, le=600)
     recovery_s: float = Field(ge=1, le=3600)
     stall_s: float = Field(ge=5, le=3600)
+    max_memory_mib: int = Field(ge=64, le=10_000_000)
 
 
 class Source(Section):
@@ -255,6 +286,11 @@ class Settings(BaseSettings):
         return any(source.shed_after_s is not None for source in self.active_sources.values())
 
     @property
+    def watches_surges(self) -> bool:
+        """Whether some active source feeds the surge detector."""
+        return any(source.entities and self.surge.task in source.tasks for source in self.active_sources.values())
+
+    @property
     def tasks(self) -> tuple[str, ...]:
         """Every task some active source asks for, sorted."""
         return tuple(sorted({task for source in self.active_sources.values() for task in source.tasks}))
@@ -288,7 +324,13 @@ def load_settings(path: Path | None = None, env: Mapping[str, str] | None = None
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+        if len(content) > MAX_FILE_BYTES:
+            raise SettingsError(f"{path}: is larger than {MAX_FILE_BYTES} bytes; give the settings file with --config")
+        return tomllib.loads(content.decode("utf-8"))
+    except RecursionError:
+        raise SettingsError(f"{path}: is nested too deeply; give the settings file with --config") from None
     except OSError as error:
         raise SettingsError(f"{path}: cannot be read ({error.strerror}); give a file with --config") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -19,7 +19,8 @@ from streams.exits import DONE, USAGE
 
 log = logging.getLogger(__name__)
 
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
+WORKER = "streams.worker"
+_FIRST_PAUSE_S = 0.5
 _HEALTHY_AFTER_S = 60.0
 _POLL_S = 0.1
 
@@ -33,14 +34,21 @@ class _Child:
     start_at_s: float = field(default_factory=time.monotonic)
 
 
-def supervise(envs: list[Mapping[str, str]], grace_s: float) -> int:
+def supervise(
+    envs: list[Mapping[str, str]],
+    grace_s: float,
+    module: str = WORKER,
+    longest_pause_s: float = 30.0,
+) -> int:
     """Run one worker for each environment until told to stop.
 
-    A worker that ends is started again after a pause that doubles up to 30 s; code 2 (configuration) ends them all.
+    A worker that ends is started again after a pause that doubles up to a limit; code 2 (configuration) ends them all.
 
     Args:
         envs: the environment of each worker.
         grace_s: after SIGTERM a worker has so long before it is killed; longer than its own deadline.
+        module: what runs as the worker.
+        longest_pause_s: the limit of the pauses.
 
     Returns:
         0 after a clean stop, 2 when a worker refused its configuration, else the worst of the workers' codes.
@@ -55,7 +63,7 @@ def supervise(envs: list[Mapping[str, str]], grace_s: float) -> int:
     try:
         while not told_to_stop.wait(_POLL_S):
             for child in children:
-                if _tend(child) == USAGE:
+                if _tend(child, module, longest_pause_s) == USAGE:
                     stop([one.process for one in children if one.process is not None], grace_s)
                     return USAGE
         return stop([one.process for one in children if one.process is not None], grace_s)
@@ -64,12 +72,12 @@ def supervise(envs: list[Mapping[str, str]], grace_s: float) -> int:
             signal.signal(one, handler)
 
 
-def _tend(child: _Child) -> int | None:
+def _tend(child: _Child, module: str, longest_pause_s: float) -> int | None:
     """Start the child when it is time; when it has ended, say with which code and plan its next start."""
     now_s = time.monotonic()
     if child.process is None:
         if now_s >= child.start_at_s:
-            child.process = spawn(child.env)
+            child.process = spawn(child.env, module)
             child.started_s = now_s
         return None
     code = child.process.poll()
@@ -80,14 +88,14 @@ def _tend(child: _Child) -> int | None:
     if code != USAGE:
         log.warning("worker %d ended with code %d; starting again in %.1f s", child.process.pid, code, child.pause_s)
     child.process, child.start_at_s = None, now_s + child.pause_s
-    child.pause_s = min(2 * child.pause_s, _LONGEST_PAUSE_S)
+    child.pause_s = min(2 * child.pause_s, longest_pause_s)
     return code
 
 
-def spawn(env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def spawn(env: Mapping[str, str], module: str = WORKER) -> subprocess.Popen[bytes]:
     """Start one worker process that dies with this one."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "streams.worker"], env=dict(env), preexec_fn=die_with_parent(), start_new_session=True
+    return subprocess.Popen(  # noqa: S603  our own module, no shell
+        [sys.executable, "-m", module], env=dict(env), preexec_fn=die_with_parent(), start_new_session=True
     )
 
 

@@ -16,7 +16,7 @@ Everything here is a function of the log: `surge_codec` says how that survives a
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, Self
@@ -50,7 +50,9 @@ MAX_EVIDENCE = 5
 MAX_HEADLINES = 60  # a wide window must still fit into a record
 MAX_TEXT_CHARS = 280
 MAX_ID_CHARS = 200
-MAX_ORIGINS = 10_000  # source partitions; what made-up ids bring beyond them shares one clock
+MAX_ORIGINS = 1_000  # source partitions; what made-up ids bring beyond them shares one clock
+MAX_BUCKETS = 12_000  # of one entity, over all source partitions: it must fit into a record
+ENTITY_BYTES, BUCKET_BYTES, HEADLINE_BYTES = 800, 200, 1_500  # about what they take in memory, rather more than less
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +84,16 @@ class SurgeDetector:
     To persist, in this order and with no observation skipped: write the changes `observe` and `advance` returned,
     then all of `changed()`, then `meta()`, then commit the offset; each acknowledged before the next begins, and the
     whole round before the next `changed()`. A process that could not finish a round must not go on: `restored`.
+
+    Room is bounded by `max_entities` and `max_state_mib`. Where it is short, the entity longest untouched that is in no
+    surge is forgotten; where all are in one, what is new is refused, and an entity that grows loses its earliest texts,
+    then its earliest buckets. All of it follows from the log alone, so a replay forgets the same.
     """
 
     def __init__(self, settings: SurgeSettings) -> None:
         self._settings = settings
         self._window_s = window_s(settings)
+        self._most_bytes = int(settings.max_state_mib * 2**20)
         self._memory_s = window_s(settings) + baseline_s(settings)
         self._progress = Progress()
         self._entities: dict[str, EntityState] = {}
@@ -95,6 +102,8 @@ class SurgeDetector:
         self._before: dict[str, bytes] = {}  # of what has changed since the last round: the state before it
         self._deleted: set[str] = set()  # in the last round; tombstones are due
         self._meta = encode_progress(self._progress)
+        self._bytes = 0
+        self.evicted: Counter[str] = Counter()  # since the start: entities, observations, texts, buckets, origins
 
     @classmethod
     def restored(cls, settings: SurgeSettings, states: Mapping[str, bytes], meta: bytes | None) -> Self:
@@ -111,6 +120,7 @@ class SurgeDetector:
         for name, record in records.items():
             if record.state is not None:
                 detector._entities[name] = record.state
+                detector._bytes += _weight(record.state)
             if record.ahead:  # what the topic holds is not what we go on from: due in the next round, changed or not
                 detector._before[name] = encode_state(record.state)
             elif record.state is None:
@@ -133,6 +143,11 @@ class SurgeDetector:
         return len(self._entities)
 
     @property
+    def state_bytes(self) -> int:
+        """About what the entities take in memory; at most `max_state_mib` and one entity."""
+        return self._bytes
+
+    @property
     def open_surges(self) -> int:
         """Entities in a surge."""
         openings = (self._entities[name].opening for name in self._held)
@@ -145,6 +160,7 @@ class SurgeDetector:
         origin = origin_of(observation["id"])
         if origin not in self._progress.clocks and len(self._progress.clocks) >= MAX_ORIGINS:
             origin = ""
+            self.evicted["origins"] += 1
         changes = self.advance(offset, origin, observation["event_time_s"])
         clock = self._progress.clocks[origin]
         bucket_s = self._bucket_of(observation["event_time_s"])
@@ -153,13 +169,17 @@ class SurgeDetector:
             return changes
         state = self._admitted(observation["entity"])
         if state is None:
+            self.evicted["observations"] += 1
             return changes
         state.rank = 2 * offset + 1
+        before = _weight(state)
         self._add(state, bucket_s, self._open_from_s(clock), observation)
+        self._bytes += _weight(state) - before
         if observation["hit"]:
             changes += self._opened(state, observation, origin, clock)
         if state.opening is None:
             self._idle.move_to_end(observation["entity"])
+        self._fit(observation["entity"], state)
         return changes
 
     def advance(self, offset: int, origin: str, event_time_s: float) -> list[SurgeChange]:
@@ -216,19 +236,39 @@ class SurgeDetector:
         if name in self._entities:
             self._touch(name)
             return self._entities[name]
-        while len(self._entities) >= self._settings.max_entities:
+        while len(self._entities) >= self._settings.max_entities or self._bytes >= self._most_bytes:
             if not self._idle:
                 return None
             self._drop_oldest()
+            self.evicted["entities"] += 1
         self._touch(name)
         self._idle[name] = None
         state = self._entities[name] = EntityState()
+        self._bytes += _weight(state)
         return state
 
     def _drop_oldest(self) -> None:
         name = next(iter(self._idle))
         self._touch(name)
+        self._bytes -= _weight(self._entities[name])
         del self._idle[name], self._entities[name]
+
+    def _fit(self, name: str, state: EntityState) -> None:
+        """Make room after an entity has grown."""
+        while self._bytes > self._most_bytes:
+            if next(iter(self._idle), name) != name:
+                self._drop_oldest()
+                self.evicted["entities"] += 1
+            elif state.headlines:
+                state.headlines.remove(min(state.headlines, key=_earliest_first))
+                self._bytes -= HEADLINE_BYTES
+                self.evicted["texts"] += 1
+            elif len(state.counts) > 1:
+                del state.counts[min(state.counts)]
+                self._bytes -= BUCKET_BYTES
+                self.evicted["buckets"] += 1
+            else:
+                return
 
     def _add(self, state: EntityState, bucket_s: int, open_from_s: int, observation: Observation) -> None:
         if bucket_s not in state.counts:
@@ -236,6 +276,9 @@ class SurgeDetector:
             state.counts = {start: count for start, count in state.counts.items() if start >= kept_from_s}
             window_from_s = open_from_s - self._window_s
             state.headlines = [h for h in state.headlines if h["event_time_s"] >= window_from_s]
+            if len(state.counts) >= MAX_BUCKETS:
+                del state.counts[min(state.counts)]
+                self.evicted["buckets"] += 1
         hits, total = state.counts.get(bucket_s, (0, 0))
         state.counts[bucket_s] = (hits + observation["hit"], total + 1)
         if observation["hit"]:
@@ -251,7 +294,7 @@ class SurgeDetector:
             if len(in_bucket) > MAX_EVIDENCE:  # the best of every bucket hold the best of every window
                 state.headlines.remove(max(in_bucket, key=_weakest_last))
             if len(state.headlines) > MAX_HEADLINES:
-                state.headlines.remove(min(state.headlines, key=lambda h: (h["event_time_s"], h["id"])))
+                state.headlines.remove(min(state.headlines, key=_earliest_first))
 
     def _opened(self, state: EntityState, observation: Observation, origin: str, clock: Clock) -> list[SurgeChange]:
         newest_s = self._bucket_of(clock.now_s)
@@ -296,7 +339,9 @@ class SurgeDetector:
                 state.rank, state.opening = 2 * offset, None
                 self._held.remove(name)
                 self._idle[name] = None
-        slowest_s = min(self._open_from_s(each) for each in self._progress.clocks.values())
+        slowest_s = self._bucket_of(
+            min(each.now_s for each in self._progress.clocks.values()) - self._settings.lateness_s
+        )
         while self._idle and max(self._entities[next(iter(self._idle))].counts) < slowest_s - self._memory_s:
             self._drop_oldest()
         return changes
@@ -328,6 +373,15 @@ def origin_of(observation_id: str) -> str:
     """The source partition an observation comes from, "topic/partition", by its id; "" for an id of another make."""
     parts = observation_id.split("/", 2)
     return "/".join(parts[:2]) if len(parts) == 3 and len(observation_id) <= MAX_ID_CHARS + 100 else ""
+
+
+def _weight(state: EntityState) -> int:
+    """About what an entity takes in memory, in bytes."""
+    return ENTITY_BYTES + BUCKET_BYTES * len(state.counts) + HEADLINE_BYTES * len(state.headlines)
+
+
+def _earliest_first(headline: Headline) -> tuple[float, str]:
+    return headline["event_time_s"], headline["id"]
 
 
 def _weakest_last(headline: Headline) -> tuple[float, float, str]:

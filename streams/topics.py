@@ -22,6 +22,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
 
 from streams.exits import BrokerUnavailable
 from streams.publishing import MAX_MESSAGE_BYTES
+from streams.refusals import connection_refusal
 from streams.security import librdkafka_config
 from streams.settings import Settings
 
@@ -99,7 +100,8 @@ def wanted_topics(settings: Settings) -> list[TopicSpec]:
         spec(names.releases, partitions=1, config=last),  # a handful of records whose order matters
         # The detector writes the state of a partition to the partition of the same number: counts must be equal.
         spec(names.observations, config=kept),
-        spec(names.surge_state, config=last | {"min.compaction.lag.ms": str(HOUR_MS)}),
+        # A recovery reads what is not compacted yet, and that is a segment at least: small ones.
+        spec(names.surge_state, config=last | {"segment.bytes": str(64 << 20), "min.cleanable.dirty.ratio": "0.1"}),
     ]
     return list({spec.name: spec for spec in reversed(specs)}.values())[::-1]
 
@@ -107,7 +109,10 @@ def wanted_topics(settings: Settings) -> list[TopicSpec]:
 def connect(settings: Settings, timeout_s: float = CONNECT_TIMEOUT_S) -> tuple[AdminClient, ClusterMetadata]:
     """An administration client and what the cluster says of itself.
 
-    Raises BrokerUnavailable naming the address and what librdkafka met, SecurityError for unusable credentials.
+    Raises:
+        BrokerUnavailable: nobody answers; with the address and what librdkafka met.
+        AccessRefused: somebody does, but certificate, user, password or token are not accepted.
+        SecurityError: unusable credentials.
     """
     met: list[KafkaError] = []
     config = librdkafka_config(settings.broker)
@@ -120,8 +125,13 @@ def connect(settings: Settings, timeout_s: float = CONNECT_TIMEOUT_S) -> tuple[A
         except KafkaException as error:
             admin.poll(0)  # delivers what the callback should know
             down = any(one.code() == KafkaError._ALL_BROKERS_DOWN for one in met)  # each was tried once
-            if down or time.monotonic() >= deadline:
+            refused = any(one.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL) for one in met)
+            if down or refused or time.monotonic() >= deadline:
+                if refusal := connection_refusal(settings.broker, met):
+                    raise refusal from None
                 causes = [one.str() for one in met if one.code() != KafkaError._ALL_BROKERS_DOWN]
+                if not causes and not settings.broker.authenticates:
+                    causes = ["it may take connections, but not from who gives no broker.username and broker.mechanism"]
                 raise BrokerUnavailable(
                     f"broker.bootstrap: {settings.broker.bootstrap} does not answer "
                     f"({causes[0] if causes else error.args[0].str()}); start Kafka there, or set broker.bootstrap"

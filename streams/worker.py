@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import math
 import os
 import signal
 import sys
@@ -23,23 +24,38 @@ from faust.types import TP
 from rich.logging import RichHandler
 
 from models.errors import ModelError
+from streams import metrics
 from streams.app import Worker, build_worker, observe_lag
-from streams.consuming import UnknownFaust
-from streams.exits import BROKER_UNAVAILABLE, DONE, USAGE, BrokerUnavailable, end_process, guarded, leave
+from streams.consuming import UnknownFaust, broker_away
+from streams.exits import (
+    BROKER_UNAVAILABLE,
+    DONE,
+    UNEXPECTED,
+    USAGE,
+    AccessRefused,
+    BrokerUnavailable,
+    end_after,
+    end_process,
+    guarded,
+    leave,
+)
+from streams.grants import MissingTopics, grants, require_access
 from streams.health import READY, Readiness, serve_health
 from streams.live import Loaded, load_models
+from streams.refusals import refusal_in
 from streams.security import SecurityError
-from streams.settings import Settings, SettingsError, load_settings
-from streams.topics import connect, wanted_topics
+from streams.settings import BrokerSettings, Settings, SettingsError, load_settings
+from streams.watchdogs import LOOP_LOOK_S, Alarm, LoopGuard, Seen, Watchdogs, memory_mib
 
 log = logging.getLogger("streams.worker")  # __name__ is __main__ here
 
 _WATCH_EVERY_S = 1.0
+_ASK_EVERY_S, _ASK_LIMIT_S = 5.0, 4.0
 
 
 async def serve(settings: Settings, load: Callable[[Settings], Sequence[Loaded]] = load_models) -> NoReturn:
     """Run one worker until SIGTERM or SIGINT, which ends the process. `load` brings the models."""
-    stopping = asyncio.Event()
+    stopping, alarms = asyncio.Event(), list[Alarm]()
     for one in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(one, stopping.set)
     worker = build_worker(settings, await _loaded(settings, load, stopping))
@@ -47,26 +63,33 @@ async def serve(settings: Settings, load: Callable[[Settings], Sequence[Loaded]]
     readiness = Readiness()
     server = _serve_health(settings, readiness)
     loops = worker.start_loops()
-    starting = guarded(worker.app.start(), "the start of faust")
-    crashed = guarded(_end_when_crashed(worker), "faust")
-    watchdog = guarded(_watch(worker, readiness, settings.worker.stall_s), "watchdog")
+    starting = guarded(_started(worker, settings.broker), "the start of faust")
+    crashed = guarded(_end_when_crashed(worker, settings.broker), "faust")
+    guard = LoopGuard(end_process)
+    guard.start()
+
+    def drain(alarm: Alarm) -> None:
+        alarms.append(alarm)
+        stopping.set()
+
+    watchdog = guarded(_watch(worker, settings, readiness, drain), "watchdog")
+    watching = [watchdog, guarded(_beat(guard), "event loop's beat")]
     await stopping.wait()
+    for alarm in alarms:
+        log.critical("%s", alarm.message)
     log.info("stopping: finishing what is in flight")
-    for task in (watchdog, crashed):
+    end_after(settings.worker.shutdown_s, f"not stopped within worker.shutdown_s = {settings.worker.shutdown_s:g}")
+    for task in (watching[0], crashed):
         task.cancel()
-    try:
-        async with asyncio.timeout(settings.worker.shutdown_s):
-            await starting
-            await worker.app.stop()
-    except TimeoutError:
-        end_process(f"not stopped within worker.shutdown_s = {settings.worker.shutdown_s:g}")
+    await starting
+    await worker.app.stop()
     left = await asyncio.to_thread(worker.publisher.close, 5.0)
     for task in loops:
         task.cancel()
     worker.device.close()
     server.shutdown()
     log.info("stopped%s", f"; {left} outputs unacknowledged, their inputs will be read again" if left else "")
-    leave(DONE)
+    leave(UNEXPECTED if alarms else DONE)
 
 
 async def _loaded(
@@ -102,35 +125,79 @@ def _serve_health(settings: Settings, readiness: Readiness) -> WSGIServer:
     return server
 
 
-async def _end_when_crashed(worker: Worker) -> None:
+async def _started(worker: Worker, broker: BrokerSettings) -> None:
+    try:
+        await worker.app.start()
+    except Exception as error:
+        end_process("faust did not start", refusal_in(error, broker) or broker_away(error))
+
+
+async def _end_when_crashed(worker: Worker, broker: BrokerSettings) -> None:
     await worker.app.wait()
     if worker.app.crashed:
-        end_process("faust crashed", worker.app.crash_reason)
+        reason = worker.app.crash_reason
+        end_process("faust crashed", refusal_in(reason, broker) or broker_away(reason))
 
 
-async def _watch(worker: Worker, readiness: Readiness, stall_s: float) -> None:
-    """Report lag and health; end the process when there is work, no model is ill, and nothing gets done."""
-    moved_s, before, shown = time.monotonic(), None, set[TP]()
+async def _beat(guard: LoopGuard) -> None:
+    """Show the guard that the event loop runs."""
+    while True:
+        metrics.LOOP_LATE_S.set(guard.late_s)
+        guard.beat()
+        await asyncio.sleep(LOOP_LOOK_S)
+
+
+async def _watch(worker: Worker, settings: Settings, readiness: Readiness, drain: Callable[[Alarm], None]) -> None:
+    """Report what is seen of the worker, and end the process when a watchdog says so."""
+    dogs, shown = Watchdogs(settings), set[TP]()
+    answer = asyncio.ensure_future(asyncio.sleep(0, True))
+    broker_answers, asked_s = True, -math.inf
     while True:
         await asyncio.sleep(_WATCH_EVERY_S)
-        readiness.say(len(worker.consumer.assigned), not worker.app.rebalancing, worker.device.report())
-        lag, progress = observe_lag(worker.consumer, shown), worker.consumer.progress()
-        if not lag or progress != before or worker.app.rebalancing or worker.device.holding:
-            moved_s, before = time.monotonic(), progress
-        elif time.monotonic() - moved_s > stall_s:
-            end_process(f"{lag} records waiting and none finished for worker.stall_s = {stall_s:g} seconds")
+        if answer.done():
+            broker_answers = answer.result()
+            if time.monotonic() - asked_s >= _ASK_EVERY_S:
+                asked_s = time.monotonic()
+                answer = asyncio.ensure_future(asyncio.to_thread(worker.publisher.broker_answers, _ASK_LIMIT_S))
+        seen = _seen(worker, observe_lag(worker.consumer, shown), broker_answers)
+        alarm = dogs.look(seen)
+        readiness.say(len(worker.consumer.assigned), seen.settled, worker.device.report())
+        metrics.LOOP_TASKS.set(len(asyncio.all_tasks()))
+        metrics.STALLED_S.set(dogs.stalled_s)
+        metrics.BROKER_AWAY_S.set(dogs.away.seconds)
+        metrics.OUTSIDE_GROUP_S.set(dogs.outside.seconds)
+        if alarm is None:
+            continue
+        if alarm.ending == "drain":
+            drain(alarm)
+            return
+        away = alarm.ending == "broker away"
+        end_process("watchdog" if away else alarm.message, BrokerUnavailable(alarm.message) if away else None)
 
 
-def main() -> int:
+def _seen(worker: Worker, lag: int, broker_answers: bool) -> Seen:
+    consumer = worker.consumer
+    return Seen(
+        lag=lag,
+        done=consumer.progress() + worker.device.batches_run,
+        unacknowledged=worker.publisher.unacknowledged,
+        uncommitted=consumer.uncommitted(),
+        committed=consumer.commits(),
+        settled=consumer.is_member() and not worker.app.rebalancing,
+        broker_answers=broker_answers,
+        memory_mib=memory_mib(),
+        held=worker.device.holding,
+    )
+
+
+def main(load: Callable[[Settings], Sequence[Loaded]] = load_models) -> int:
     """Entry of the child process; settings come from `$STREAMGAUGE_CONFIG` and the environment."""
     set_up_logging()
     try:
         settings = load_settings()
-        if missing := _missing_topics(settings):
-            print(f"topics missing: {', '.join(missing)}; run: streamgauge topics create", file=sys.stderr)
-            return USAGE
-        uvloop.run(serve(settings))
-    except (SettingsError, SecurityError, ModelError, UnknownFaust) as error:
+        require_access(settings, grants(settings, "worker"))
+        uvloop.run(serve(settings, load))
+    except (SettingsError, SecurityError, AccessRefused, MissingTopics, ModelError, UnknownFaust) as error:
         print(error, file=sys.stderr)
         return USAGE
     except BrokerUnavailable as error:
@@ -138,11 +205,6 @@ def main() -> int:
         return BROKER_UNAVAILABLE
     except Exception as error:
         end_process("the worker failed", error)
-
-
-def _missing_topics(settings: Settings) -> list[str]:
-    _, cluster = connect(settings)
-    return [spec.name for spec in wanted_topics(settings) if spec.name not in cluster.topics]
 
 
 def set_up_logging() -> None:

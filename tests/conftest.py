@@ -45,13 +45,18 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 @pytest.fixture(scope="session")
-def kafka() -> Iterator[KafkaBroker]:
-    """One Apache Kafka for all tests marked `kafka`; nobody stops it."""
+def runs_kafka() -> None:
+    """For tests that start an Apache Kafka of their own: skipped, or failed, where none can be run."""
     if reason := kafka_unavailable():
         message = f"{reason} Then: pytest -m kafka"
         if KAFKA_IS_REQUIRED:
             pytest.fail(f"STREAMGAUGE_REQUIRE_KAFKA=1, but {message}", pytrace=False)
         pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def kafka(runs_kafka: None) -> Iterator[KafkaBroker]:
+    """One Apache Kafka for all tests marked `kafka`; nobody stops it."""
     with KafkaBroker() as broker:
         yield broker
 

@@ -85,6 +85,34 @@ def test_no_agent_uses_what_loses_data(path: Path) -> None:
         assert not isinstance(node, ast.Import) or "pickle" not in [alias.name for alias in node.names]
 
 
+AGENTS = [path for path in modules("streams") if path != STOCK_FAUST and ".agent(" in path.read_text(encoding="utf-8")]
+
+
+def test_there_are_agents_to_look_at() -> None:
+    assert [path.name for path in AGENTS] == ["app.py"]
+
+
+@pytest.mark.parametrize("path", AGENTS, ids=lambda path: path.name)
+def test_no_agent_yields(path: Path) -> None:
+    """What an agent yields goes to the topic that the record's own header `Faust-Ag-ReplyTo` names."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    coroutines = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.AsyncFunctionDef)}
+    registered = [
+        call.args[0].id
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Call)
+        and isinstance(call.func.func, ast.Attribute)
+        and call.func.func.attr == "agent"
+        and isinstance(call.args[0], ast.Name)
+    ]
+    assert registered, f"{path} makes agents in a way that this test does not know"
+    for name in registered:
+        assert not [node for node in ast.walk(coroutines[name]) if isinstance(node, ast.Yield | ast.YieldFrom)], name
+    for node in coroutines.values():  # as a decorator it would be `@app.agent(...)`
+        assert not [one for one in node.decorator_list if ".agent" in ast.unparse(one)], node.name
+
+
 def test_the_version_is_the_same_everywhere() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

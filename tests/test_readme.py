@@ -35,10 +35,22 @@ def test_the_first_two_examples_are_the_commands_that_do_all_the_set_up() -> Non
 
 
 def test_the_example_configuration_is_valid(tmp_path: Path) -> None:
-    (text,) = [body for language, body in BLOCKS if language == "toml"]
+    text, *_ = [body for language, body in BLOCKS if language == "toml"]
     file = tmp_path / "streamgauge.toml"
     file.write_text("\n".join(line.strip() for line in text.splitlines()), encoding="utf-8")
     assert sorted(load_settings(file).active_sources) == ["news", "tickets", "transactions"]
+
+
+def test_the_ways_into_a_secured_cluster_are_valid(tmp_path: Path) -> None:
+    _, *ways = [body for language, body in BLOCKS if language == "toml"]
+    file = tmp_path / "streamgauge.toml"
+    mechanisms = []
+    for text in ways:
+        file.write_text("[broker]\n" + text, encoding="utf-8")
+        broker = load_settings(file, env={}).broker
+        assert broker.tls
+        mechanisms.append(broker.mechanism if broker.authenticates else "mTLS")
+    assert mechanisms == ["mTLS", "SCRAM-SHA-512", "OAUTHBEARER", "OAUTHBEARER"]
 
 
 @pytest.mark.slow

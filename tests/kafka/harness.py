@@ -19,9 +19,15 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartition
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but exported without saying so
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+)
 
 from streams.events import Coordinates
 
@@ -59,8 +65,11 @@ class Seen:
         return sum(ends) - len(ends)
 
 
-def send_events(bootstrap: str, topics: Sequence[str], count: int, bad_share: float, seconds: float, seed: int) -> Sent:
-    """Send numbered events over the topics in turn, spread over some seconds; returns once all are acknowledged."""
+def send_events(
+    bootstrap: str, topics: Sequence[str], count: int, bad_share: float, seconds: float, seed: int, first: int = 0
+) -> Sent:
+    """Send events numbered from `first` over the topics in turn, spread over some seconds; returns once all are
+    acknowledged."""
     rng = random.Random(seed)
     bad = set(rng.sample(range(count), int(count * bad_share)))
     sent = Sent()
@@ -73,13 +82,13 @@ def send_events(bootstrap: str, topics: Sequence[str], count: int, bad_share: fl
             if number in bad:
                 sent.bad[at] = value
             else:
-                sent.good[at] = f"e{number}"
+                sent.good[at] = f"e{first + number}"
 
         return report
 
     started_s = time.monotonic()
     for number in range(count):
-        value = rng.choice(BAD) if number in bad else event(number)
+        value = rng.choice(BAD) if number in bad else event(first + number)
         producer.produce(topics[number % len(topics)], value, str(number).encode(), on_delivery=reporter(number, value))
         producer.poll(0)
         ahead_s = number * seconds / count - (time.monotonic() - started_s)
@@ -184,6 +193,18 @@ class Faults:
         pid = self._supervisor.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         return int(children[0]) if children else None
+
+
+def configure(bootstrap: str, kind: Literal["TOPIC", "BROKER"], name: str, **values: object) -> None:
+    """Set dynamic settings of a topic or a broker, dots written as underscores; the others stay."""
+    entries = [
+        ConfigEntry(key.replace("_", "."), str(value), incremental_operation=AlterConfigOpType.SET)
+        for key, value in values.items()
+    ]
+    resource = ConfigResource(ConfigResource.Type[kind], name, incremental_configs=entries)
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    for done in admin.incremental_alter_configs([resource]).values():
+        done.result()
 
 
 def start(arguments: Sequence[str], env: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:

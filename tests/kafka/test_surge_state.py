@@ -1,168 +1,157 @@
-"""Surges after crashes: a detector that was killed again and again says and knows what one that was not does.
+"""Surges after kills, zombies and compaction: workers that are hit again and again say and know what the detector does.
 
-Both are whole workers over the same observations in real Kafka: one under faults while they flow in, one afterwards
-without any. Alerts are compared after de-duplication by id, the states as the compacted topics hold them.
+The long version is a command, `python -m tests.surge_state`.
 """
 
 from __future__ import annotations
 
-import json
-import random
-import signal
-import threading
+import asyncio
 import time
-import uuid
-from dataclasses import asdict
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from faust.types import TP
 
 from streams.broker import KafkaBroker
-from streams.events import Observation
+from streams.consuming import Slice
+from streams.publishing import Publisher
 from streams.security import librdkafka_config
-from streams.settings import OUTPUT_TOPICS, Settings, load_settings
-from streams.surge_codec import decode_progress, decode_record
-from streams.surge_pipeline import META_KEY, read_compacted
+from streams.settings import OUTPUT_TOPICS, Settings
+from streams.surge_pipeline import SurgePipeline
+from streams.surge_state import Fenced, SurgeState, read_compacted
 from streams.topics import create_topics
-from tests.kafka.harness import Faults, start, stop
-from tests.streams.wire import Ends, committed, read_all
+from tests.kafka.harness import configure
+from tests.streams.records import FakeRecord
+from tests.streams.wire import Ends, read_all
+from tests.surge_state import arguments, compact_often, observations, oracle, published, run
 
-OBSERVATIONS, SECONDS, KILLS, PARTITIONS = 12_000, 50.0, 5, 2
-EVENT_TIME_S, ENTITIES, BAD_EVERY = 48 * 3600.0, 30, 997
-START_S = 1_760_000_000.0
+SLICE, COMPACTED_S = 20, 60.0
 
 pytestmark = pytest.mark.kafka
 
 
-def configuration(
-    folder: Path, name: str, kafka: KafkaBroker, tiny: dict[str, Path], shared: dict[str, str]
-) -> tuple[Path, Settings]:
-    """A configuration with group, alerts and state of its own; `shared` names topics that others have too."""
-    run = f"{name}-{uuid.uuid4().hex[:8]}"
-    topics = {output: f"{run}-{output}" for output in [*OUTPUT_TOPICS, "feedback", "releases"]} | shared
-    lines = ["[broker]", f'bootstrap = "{kafka.bootstrap}"', f'group = "{run}"', "session_timeout_s = 6"]
-    lines += ["[topics]", f"partitions = {PARTITIONS}"] + [f'{output} = "{topic}"' for output, topic in topics.items()]
-    lines += ["[metrics]", "port = 0", "[models]", 'device = "cpu"', f'releases.sentiment = "{tiny["sentiment"]}"']
-    lines += ["[batching]", f"max_slice_events = {20 if name == 'killed' else 150}"]
-    lines += ["[surge]", "max_entities = 12", "cooldown_s = 600", "resolve_ratio = 1.2"]
-    lines += ["[sources.news]", f'topic = "{run}-news"']
-    lines += ["[sources.chat]", "enabled = false", "[sources.transactions]", "enabled = false"]
-    file = folder / f"{name}.toml"
-    file.write_text("\n".join(lines))
-    settings = load_settings(file)
-    assert not [outcome for outcome in create_topics(settings) if outcome.todo]
-    return file, settings
-
-
-def observations(seed: int) -> list[tuple[str, bytes]]:
-    """(entity, value): quiet days with bursts, more entities than a detector remembers, some late, some broken."""
-    rng = random.Random(seed)
-    bursts = [(rng.randrange(ENTITIES), rng.uniform(0.05, 0.95), rng.uniform(0.003, 0.02)) for _ in range(40)]
-    found = []
-    for number in range(OBSERVATIONS):
-        share = number / OBSERVATIONS
-        raging = [entity for entity, since, length in bursts if since <= share < since + length]
-        entity = rng.choice(raging) if raging and rng.random() < 0.6 else rng.randrange(ENTITIES)
-        time_s = START_S + share * EVENT_TIME_S - (rng.uniform(0, 900) if rng.random() < 0.1 else 0)
-        hit = rng.random() < (0.9 if entity in raging else 0.05)
-        value: Observation = {
-            "id": f"news/0/{number}/observation/0", "entity": f"E{entity}", "event_time_s": round(time_s, 3),
-            "hit": hit, "score": round(rng.random(), 6), "text": f"headline {number}", "release": "sentiment-1",
-        }  # fmt: skip
-        broken = number % BAD_EVERY == BAD_EVERY - 1
-        found.append((f"E{entity}", b"{broken" if broken else json.dumps(value).encode()))
-    return found
-
-
-def send(bootstrap: str, topic: str, rows: list[tuple[str, bytes]], seconds: float) -> None:
-    producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True, "linger.ms": 5})
-    started_s = time.monotonic()
-    for number, (entity, value) in enumerate(rows):
-        producer.produce(topic, value, entity.encode())
-        producer.poll(0)
-        ahead_s = number * seconds / len(rows) - (time.monotonic() - started_s)
-        if ahead_s > 0.01:
-            time.sleep(ahead_s)
-    assert producer.flush(60) == 0
-
-
-def wait_committed(settings: Settings, timeout_s: float) -> None:
-    """Wait until the group has committed every observation."""
-    at, topic = settings.broker.bootstrap, settings.topics.observations
-    end_s = time.monotonic() + timeout_s
-    while sum(max(0, one) for one in committed(at, settings.broker.group, topic, PARTITIONS)) < OBSERVATIONS:
-        assert time.monotonic() < end_s, f"not all observations were finished within {timeout_s} s"
-        time.sleep(0.2)
-
-
-def alerts(settings: Settings) -> tuple[dict[str, dict[str, Any]], int]:
-    """Alerts by id, without what a repetition may change, and how many there were with repetitions."""
-    found: dict[str, dict[str, Any]] = {}
-    messages = read_all(settings.broker.bootstrap, settings.topics.alerts, PARTITIONS)
-    for message in messages:
-        alert = json.loads(message.value() or b"")
-        del alert["scored_at"]
-        assert found.setdefault(alert["id"], alert) == alert, "a repeated alert says something else"
-    return found, len(messages)
-
-
-def state(settings: Settings, partition: int) -> dict[str, Any]:
-    """What the compacted topic of a partition comes to; the epoch counts recoveries, which may differ."""
-    records = read_compacted(librdkafka_config(settings.broker), settings.topics.surge_state, partition, 60)
-    progress = decode_progress(records.pop(META_KEY))
-    entities = {key: decode_record(key, value, progress.next_offset).state for key, value in records.items()}
-    known = {key: asdict(one) for key, one in entities.items() if one is not None}
-    return {"progress": asdict(progress) | {"epoch": None}, "entities": known}
-
-
-def run_killed(file: Path, settings: Settings, seed: int) -> int:
-    """A supervised worker, killed while the observations flow in; returns how often."""
-    ends = Ends(settings.broker.bootstrap, [settings.topics.surge_state], PARTITIONS)
-    supervisor = start(["-m", "streams.cli", "worker", "--config", str(file)], {}, file.with_suffix(".log"))
-    faults = Faults(supervisor, ends.total, seed)
-    try:
-        for _ in range(KILLS):
-            faults.hit(signal.SIGKILL, (0.05, 1.5))
-        wait_committed(settings, 90)
-    finally:
-        code = stop(supervisor)
-        ends.close()
-    assert code == 0
-    return faults.done["SIGKILL"]
-
-
-def test_alerts_and_state_after_kills_are_those_of_a_run_without(
+def test_alerts_and_state_after_kills_and_zombies_are_those_of_a_run_without(
     kafka: KafkaBroker, tiny_releases: dict[str, Path], tmp_path: Path
 ) -> None:
-    seed = 5
-    file, killed = configuration(tmp_path, "killed", kafka, tiny_releases, {})
-    sender = threading.Thread(
-        target=send, args=(kafka.bootstrap, killed.topics.observations, observations(seed), SECONDS), daemon=True
-    )
-    sender.start()
-    kills = run_killed(file, killed, seed)
-    sender.join(60)
+    given = ["--kills", "5", "--stops", "2", "--observations", "12000", "--seed", "5", "--json"]
+    found = run(kafka.bootstrap, tmp_path, tiny_releases["sentiment"], arguments(given))
+    print(f"\n{found}")
+    assert found["alerts"] >= 40 and found["states"] >= 30, "too little happens for this to prove anything"
+    assert (found["wrong_alerts"], found["wrong_states"]) == (0, 0), found["first_wrong"]
+    assert found["state_records_left"] < found["state_records_written"] / 2, "hardly anything was compacted"
+    assert found["exit_codes"].keys() <= {"-9", "0", "70"}
 
-    shared = {"observations": killed.topics.observations}
-    calm_file, calm = configuration(tmp_path, "calm", kafka, tiny_releases, shared)
-    worker = start(["-m", "streams.cli", "worker", "--config", str(calm_file)], {}, calm_file.with_suffix(".log"))
-    try:
-        wait_committed(calm, 60)
-    finally:
-        assert stop(worker) == 0
 
-    (wanted, _), (found, repeated) = alerts(calm), alerts(killed)
-    opened = sum(alert["state"] == "open" for alert in wanted.values())
-    print(f"\n{OBSERVATIONS} observations, {kills} kills: {opened} surges opened, {len(wanted) - opened} resolved; "
-          f"{repeated - len(found)} alerts repeated")  # fmt: skip
-    assert kills == KILLS
-    assert opened >= 10 and len(wanted) - opened >= 10, "too little happens for this to prove anything"
-    assert found == wanted
-    for partition in range(PARTITIONS):
-        assert state(killed, partition) == state(calm, partition)
-        assert state(calm, partition)["progress"]["late"] > 0
-    dead = read_all(kafka.bootstrap, killed.topics.dead_letters, PARTITIONS)
-    letters = {json.loads(message.value() or b"")["id"] for message in dead}
-    assert len(letters) == OBSERVATIONS // BAD_EVERY
+class Group:
+    """Workers of one partition, each a pipeline in this process."""
+
+    def __init__(self, settings: Settings, values: list[bytes]) -> None:
+        self._settings, topic = settings, settings.topics.observations
+        records = [FakeRecord(value, offset, topic, 0) for offset, value in enumerate(values)]
+        self._cut = [records[at : at + SLICE] for at in range(0, len(records), SLICE)]
+        self._tp = TP(topic, 0)
+        self.finished = list[tuple[str, int]]()
+        self._stack = AsyncExitStack()
+
+    def worker(self, name: str) -> SurgePipeline:
+        topics = {output: getattr(self._settings.topics, output) for output in OUTPUT_TOPICS}
+        publisher = Publisher(librdkafka_config(self._settings.broker), topics, 30)
+        self._stack.callback(publisher.close, 5.0)
+        return SurgePipeline(self._settings, publisher, lambda one: self.finished.append((name, one.first // SLICE)))
+
+    def slices(self, numbers: range, generation: int) -> list[Slice]:
+        return [Slice(self._tp, self._cut[number], generation) for number in numbers]
+
+    async def __aenter__(self) -> Group:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+
+def one_partition(settings_at: Callable[..., Settings], kafka: KafkaBroker) -> Settings:
+    made = settings_at(kafka.bootstrap, partitions=1)
+    tight = {"max_entities": 12, "cooldown_s": 600.0, "resolve_ratio": 1.2}
+    made = made.model_copy(update={"surge": made.surge.model_copy(update=tight)})
+    create_topics(made)
+    return made
+
+
+def compacted(settings: Settings) -> None:
+    """Wait until the state topic holds hardly more than the newest record of each key."""
+    at, topic, end_s = settings.broker.bootstrap, settings.topics.surge_state, time.monotonic() + COMPACTED_S
+    ends = Ends(at, [topic], 1)
+    while len(read_all(at, topic, 1)) > ends.total() / 4:
+        assert time.monotonic() < end_s, f"not compacted within {COMPACTED_S} s"
+        SurgeState(settings, 0).write({}, read_compacted(librdkafka_config(settings.broker), topic, 0, 20)["meta"])
+        time.sleep(1.2)  # the age at which a segment is closed, and only closed ones are compacted
+    ends.close()
+
+
+async def test_a_zombie_cannot_put_an_old_state_over_a_newer_one(
+    kafka: KafkaBroker, settings_at: Callable[..., Settings]
+) -> None:
+    settings = one_partition(settings_at, kafka)
+    values = [value for _, value in observations(1200, 8)]
+    producer = Producer({"bootstrap.servers": kafka.bootstrap, "enable.idempotence": True})
+    for value in values:
+        producer.produce(settings.topics.observations, value, partition=0)
+    assert producer.flush(30) == 0
+    await asyncio.to_thread(compact_often, kafka.bootstrap, settings.topics.surge_state)
+    async with Group(settings, values) as group:
+        first, second, third = group.worker("first"), group.worker("second"), group.worker("third")
+        for one in group.slices(range(20), 1):
+            await first.accept(one)
+        for one in group.slices(range(19, 40), 2):  # its last offset had not been committed
+            await second.accept(one)
+        (late,) = group.slices(range(20, 21), 1)
+        with pytest.raises(Fenced, match="another worker has taken it over"):
+            await first.accept(late)
+        await asyncio.to_thread(compacted, settings)
+        for one in group.slices(range(40, 60), 3):
+            await third.accept(one)
+        assert ("first", 20) not in group.finished
+    wanted, found = await asyncio.to_thread(oracle, settings), await asyncio.to_thread(published, settings)
+    assert len(wanted.alerts) >= 4, "too little happens for this to prove anything"
+    assert wanted.differences(found) == ([], [])
+
+
+async def test_what_a_zombie_had_begun_to_write_is_never_read(
+    kafka: KafkaBroker, settings_at: Callable[..., Settings]
+) -> None:
+    """Stopped in the middle of a transaction: the next owner ends it, before it reads."""
+    settings = one_partition(settings_at, kafka)
+    first = await asyncio.to_thread(SurgeState, settings, 0)
+    await asyncio.to_thread(first.write, {"ACME": b'{"epoch":1,"at":1,"state":null,"before":null}'}, META_1)
+    first._producer.begin_transaction()
+    first._producer.produce(settings.topics.surge_state, META_9, b"meta", 0)
+    assert await asyncio.to_thread(first._producer.flush, 10) == 0
+    second = await asyncio.to_thread(SurgeState, settings, 0)
+    entities, meta = await asyncio.to_thread(second.read)
+    assert (set(entities), meta) == ({"ACME"}, META_1)
+    with pytest.raises(Fenced):
+        await asyncio.to_thread(first._await, first._producer.commit_transaction, "committed", "limit", 10.0)
+
+
+async def test_a_state_whose_first_records_are_deleted_is_read_to_its_end(
+    kafka: KafkaBroker, settings_at: Callable[..., Settings]
+) -> None:
+    """A topic that is also cut by time or by hand no longer begins at offset 0."""
+    settings = one_partition(settings_at, kafka)
+    state = await asyncio.to_thread(SurgeState, settings, 0)
+    await asyncio.to_thread(state.write, {}, META_1)
+    await asyncio.to_thread(state.write, {}, META_9)
+    topic = settings.topics.surge_state
+    await asyncio.to_thread(configure, kafka.bootstrap, "TOPIC", topic, cleanup_policy="compact,delete")
+    part = TopicPartition(topic, 0, 2)
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+    for done in admin.delete_records([part]).values():
+        await asyncio.to_thread(done.result)
+    assert await asyncio.to_thread(state.read) == ({}, META_9)
+
+
+META_1, META_9 = (b'{"epoch":1,"next_offset":%d,"clocks":{},"late":0}' % offset for offset in (1, 9))

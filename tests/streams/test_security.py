@@ -1,21 +1,27 @@
 from __future__ import annotations
 
+import asyncio
 import logging
+import re
 import ssl
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaConnectionError
+from aiokafka.protocol.admin import SaslAuthenticateRequest
 from confluent_kafka import Producer
 from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
 from streams.checks import run_checks
 from streams.exits import BrokerUnavailable
 from streams.security import SecurityError, aiokafka_config, faust_credentials, librdkafka_config, ssl_context
 from streams.settings import BrokerSettings, load_settings
 from streams.topics import connect
+from tests.streams.fakes import jwt
 
 SECRET = "correct-horse-battery"  # noqa: S105
 SHIPPED = load_settings(env={}).broker
@@ -73,6 +79,73 @@ def test_every_client_gets_the_user(mechanism: str) -> None:
         assert auth["sasl_plain_username"] == "desk"
         assert auth["sasl_plain_password"] == SECRET
         assert auth["ssl_context"].check_hostname
+
+
+OAUTH = {"tls": True, "mechanism": "OAUTHBEARER"}
+ENDPOINT = {"token_url": "https://login.test/token", "username": "desk", "password": SecretStr(SECRET)}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (OAUTH, "needs exactly one of token_file and token_url"),
+        (OAUTH | ENDPOINT | {"token_file": "/t"}, "needs exactly one of token_file and token_url"),
+        (OAUTH | {"token_file": "/t", "username": "desk", "password": "x"}, "leave username and its password out"),
+        (OAUTH | {"token_url": "https://login.test/token"}, "token_url needs username and password"),
+        (OAUTH | ENDPOINT | {"token_url": "http://login.test/token"}, "give an https:// address"),
+        (OAUTH | {"token_url": "https://desk:word@login.test/token"}, "token_url"),
+        (OAUTH | {"token_url": "file:///etc/passwd"}, "token_url"),
+        (OAUTH | {"token_file": "/t", "tls": False}, "set tls = true, or allow_plaintext_credentials"),
+        ({"token_file": "/t"}, 'token_file needs mechanism = "OAUTHBEARER"'),
+        ({"mechanism": "PLAIN", "username": "desk", "password": "x"}, "username without tls"),
+        ({"mechanism": "GSSAPI"}, "'PLAIN', 'SCRAM-SHA-256', 'SCRAM-SHA-512' or 'OAUTHBEARER'"),
+    ],
+)
+def test_half_a_way_in_is_refused(given: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(message)):
+        broker(**given)
+
+
+def test_a_token_serves_both_clients(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    settings = broker(**OAUTH, token_file=path)
+    path.write_text("the-first-token")
+    config, auth = librdkafka_config(settings), credentials_to_aiokafka_auth(faust_credentials(settings))
+    path.write_text("a-renewed-token")
+    assert config["security.protocol"] == auth["security_protocol"] == "SASL_SSL"
+    assert config["sasl.mechanism"] == auth["sasl_mechanism"] == "OAUTHBEARER"
+    assert config["oauth_cb"]("")[0] == "a-renewed-token"
+    assert asyncio.run(auth["sasl_oauth_token_provider"].token()) == "a-renewed-token"
+    assert auth["ssl_context"].check_hostname
+    shown = f"{config!r} {auth!r} {faust_credentials(settings)!r}"
+    assert "renewed" not in shown and "first" not in shown
+
+
+def test_a_token_that_cannot_be_had_later_is_tried_again_by_aiokafka(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text(jwt(exp=time.time() + 0.2))
+    provider = aiokafka_config(broker(**OAUTH, token_file=path))["sasl_oauth_token_provider"]
+    path.unlink()
+
+    async def until_it_fails() -> None:
+        while True:
+            await provider.token()
+
+    with pytest.raises(KafkaConnectionError, match=r"broker\.token_file"):
+        asyncio.run(until_it_fails())
+    assert KafkaConnectionError.retriable
+
+
+def test_aiokafka_logs_no_authentication(caplog: pytest.LogCaptureFixture) -> None:
+    """At DEBUG it logs requests as they are: this one holds the password."""
+    caplog.set_level(logging.DEBUG)
+    aiokafka_config(with_user())
+    log = logging.getLogger("aiokafka.conn")
+    request = SaslAuthenticateRequest(f"\0desk\0{SECRET}".encode()).prepare({36: (0, 1)})
+    log.debug("Request to %s:%d %d: %s", "localhost", 9092, 1, request)
+    log.debug("Request to %s:%d %d: %s", "localhost", 9092, 1, "MetadataRequest")
+    assert "MetadataRequest" in caplog.text
+    assert SECRET not in caplog.text
 
 
 def test_without_tls_only_when_allowed() -> None:

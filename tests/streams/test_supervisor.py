@@ -6,7 +6,9 @@ one runs, and does what the test wants. Nothing is patched.
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,12 +22,12 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 SUPERVISOR = f"""
-import logging, os, sys
+import json, logging, os, sys
 sys.path.insert(0, {str(ROOT)!r})
 from streams.supervisor import supervise
 logging.basicConfig(level=logging.WARNING)
 envs = [{{**os.environ, "WORKER": str(number)}} for number in range(int(sys.argv[1]))]
-sys.exit(supervise(envs, float(sys.argv[2])))
+sys.exit(supervise(envs, float(sys.argv[2]), **json.loads(sys.argv[3])))
 """
 
 # Notes each of its starts, then does what the test says.
@@ -50,17 +52,18 @@ def serve():
 class Supervised:
     """A supervisor in a folder of its own."""
 
-    def __init__(self, folder: Path, behaviour: str, workers: int = 1, grace_s: float = 20) -> None:
+    def __init__(self, folder: Path, behaviour: str, workers: int = 1, grace_s: float = 20, **options: object) -> None:
         self.folder = folder
-        package = folder / "streams"
-        package.mkdir()
-        (package / "__init__.py").touch()
-        (package / "worker.py").write_text(WORKER + behaviour)
+        package, name = str(options.get("module", "streams.worker")).split(".")
+        (folder / package).mkdir()
+        (folder / package / "__init__.py").touch()
+        (folder / package / f"{name}.py").write_text(WORKER + behaviour)
         env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         with (folder / "log").open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", SUPERVISOR, str(workers), str(grace_s)], cwd=folder, env=env, stderr=log
-            )
+                [sys.executable, "-c", SUPERVISOR, str(workers), str(grace_s), json.dumps(options)],
+                cwd=folder, env=env, stderr=log,
+            )  # fmt: skip
 
     def starts(self, worker: int = 0) -> list[tuple[int, float]]:
         """Process id and time in s of each start of a worker."""
@@ -99,8 +102,8 @@ Start = Callable[..., Supervised]
 def start(tmp_path: Path) -> Iterator[Start]:
     running: list[Supervised] = []
 
-    def run(behaviour: str, workers: int = 1, grace_s: float = 20) -> Supervised:
-        running.append(Supervised(tmp_path, behaviour, workers, grace_s))
+    def run(behaviour: str, workers: int = 1, grace_s: float = 20, **options: object) -> Supervised:
+        running.append(Supervised(tmp_path, behaviour, workers, grace_s, **options))
         return running[-1]
 
     yield run
@@ -122,6 +125,13 @@ def test_a_worker_that_crashes_is_started_again_with_growing_pauses(start: Start
     assert one.stop() == 0
 
 
+def test_another_module_may_be_the_worker_and_the_pauses_have_a_limit(start: Start) -> None:
+    one = start("sys.exit(70) if starts < 4 else (listen(), serve())", module="another.program", longest_pause_s=0.6)
+    one.until(lambda: len(one.starts()) == 4 and one.listening())
+    assert re.findall(r"starting again in ([\d.]+) s", one.log()) == ["0.5", "0.6", "0.6"]
+    assert one.stop() == 0
+
+
 def test_a_worker_that_is_killed_is_started_again_and_the_others_go_on(start: Start) -> None:
     one = start("listen(); serve()", workers=2)
     one.until(lambda: one.listening(0) and one.listening(1))
@@ -131,6 +141,14 @@ def test_a_worker_that_is_killed_is_started_again_and_the_others_go_on(start: St
     (one.folder / "listening-0").unlink(missing_ok=True)
     assert one.stop() in (0, signal.SIGTERM)  # the new one may not listen yet
     assert all(gone(pid) for worker in (0, 1) for pid, _ in one.starts(worker))
+
+
+@pytest.mark.parametrize("code", [0, 1, 70, 75])
+def test_a_worker_that_ends_by_itself_is_started_again_whatever_its_code_but_2(start: Start, code: int) -> None:
+    one = start(f"sys.exit({code}) if starts < 2 else (listen(), serve())")
+    one.until(lambda: len(one.starts()) == 2 and one.listening())
+    assert f"ended with code {code}; starting again in 0.5 s" in one.log()
+    assert one.stop() == 0
 
 
 def test_a_refused_configuration_ends_all_of_them_with_2(start: Start) -> None:

@@ -12,12 +12,14 @@ import pytest
 from faust.types import TP
 from pydantic import TypeAdapter
 
+from streams import metrics
 from streams.consuming import Slice
 from streams.embedded import EmbeddedBroker, embedded_broker
 from streams.events import Alert, Output
 from streams.publishing import Publisher
 from streams.settings import OUTPUT_TOPICS, Settings
-from streams.surge_pipeline import META_KEY, SurgePipeline, read_compacted
+from streams.surge_pipeline import SurgePipeline
+from streams.surge_state import META_KEY, read_compacted
 from tests.streams.fakes import Clock
 from tests.streams.records import FakeRecord
 from tests.streams.wire import read_all
@@ -168,3 +170,11 @@ async def test_reading_a_compacted_topic(embedded: EmbeddedBroker, unique: Calla
     found = await asyncio.to_thread(read_compacted, config, topic, 2, 20.0)
     assert found == {"a": record(2, 3), "b": record(1, 7)}  # not the late write of an earlier epoch
     assert await asyncio.to_thread(read_compacted, config, topic, 0, 20.0) == {}
+
+
+async def test_what_is_forgotten_for_want_of_room_is_counted(settings: Settings) -> None:
+    settings = settings.model_copy(update={"surge": settings.surge.model_copy(update={"max_entities": 2})})
+    counted = metrics.SURGE_EVICTIONS.labels("entities")
+    before = counted._value.get()
+    await accept(settings, slice_of(settings, [observation(n, f"E{n}") for n in range(7)]))
+    assert counted._value.get() - before == 5

@@ -1,5 +1,6 @@
 import math
 import random
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -29,6 +30,7 @@ SETTINGS = SurgeSettings(
     cooldown_s=1800,
     lateness_s=60,
     max_entities=20_000,
+    max_state_mib=64,
 )
 # Small numbers, so that short random logs open, resolve, cool down, expire and push one another out.
 TIGHT = SETTINGS.model_copy(
@@ -308,9 +310,11 @@ any_log = st.one_of(logs(), logs_of_bursts())
 crashes = st.lists(st.tuples(st.integers(1, 30), st.none() | st.integers(0, 12)), max_size=8)
 
 
-@given(log=any_log, rounds=crashes, room=st.integers(1, 6))
-def test_crashes_and_batches_leave_no_trace(log: Log, rounds: list[tuple[int, int | None]], room: int) -> None:
-    settings = TIGHT.model_copy(update={"max_entities": room})
+@given(log=any_log, rounds=crashes, room=st.integers(1, 6), mib=st.sampled_from([64, 0.003, 0.006, 0.012]))
+def test_crashes_and_batches_leave_no_trace(
+    log: Log, rounds: list[tuple[int, int | None]], room: int, mib: float
+) -> None:
+    settings = TIGHT.model_copy(update={"max_entities": room, "max_state_mib": mib})
     assert process(log, settings, rounds).final() == process(log, settings, []).final()
 
 
@@ -430,3 +434,60 @@ def test_how_partitions_are_interleaved_changes_nothing(one: Log, other: Log, rn
     while any(rest):
         mixed.append(rng.choice([part for part in rest if part]).pop(0))
     assert seen(mixed) == seen([*first, *second]) == seen([*second, *first])
+
+
+# ---- hostile input
+
+
+def hostile(count: int, seed: int) -> list[Observation]:
+    """Made-up entities and source partitions, times from 1970 to five minutes ahead, and one entity again and again."""
+    rng, found = random.Random(seed), list[Observation]()
+    for number in range(count):
+        time_s = rng.choice([0.0, 1.0, NOW_S + 300.0, NOW_S - 1e9, NOW_S + number, rng.uniform(0, NOW_S)])
+        entity = "FLOOD" if number % 3 == 0 else f"K{rng.randrange(30_000)}"
+        one = obs(time_s, entity, rng.random() < 0.7, rng.random(), text="\U0001f4a5" * 500)
+        found.append({**one, "id": f"news{'x' * rng.randrange(200)}/{rng.randrange(5_000)}/{number}"})
+    return found
+
+
+@pytest.mark.parametrize(("entities", "mib"), [(200, 64), (20_000, 0.3)], ids=["entities", "bytes"])
+def test_hostile_keys_and_times_are_held_within_bounds_that_are_counted(entities: int, mib: float) -> None:
+    settings = SETTINGS.model_copy(update={"max_entities": entities, "max_state_mib": mib})
+    log = hostile(1_500, seed=3)
+    detector = SurgeDetector(settings)
+    tracemalloc.start()
+    for offset, one in enumerate(log):
+        detector.observe(offset, one)
+        assert detector.entities <= entities
+        assert detector.state_bytes <= mib * 2**20
+    held = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert held < 2 * mib * 2**20 + 4e6  # with the states before the round, and the clocks of the source partitions
+    assert detector.evicted["entities"] > 100 and detector.evicted["origins"] > 100
+    records = [data for data in detector.changed().values() if data is not None]
+    assert max(len(data) for data in [*records, detector.meta()]) < 1_000_000  # what Kafka takes
+
+
+def test_what_is_forgotten_follows_from_the_log_alone() -> None:
+    settings = SETTINGS.model_copy(update={"max_entities": 100, "max_state_mib": 0.1, "significance": 0.2})
+    log: Log = [*hostile(600, seed=4)]
+    rng = random.Random(5)
+    rounds: list[tuple[int, int | None]] = [(rng.randrange(1, 60), rng.choice([None, rng.randrange(40)])) for _ in log]
+    uncut = process(log, settings, [])
+    assert uncut.final()[0], "no alert: this would prove nothing"
+    assert process(log, settings, rounds[:40]).final() == uncut.final()
+
+
+def test_an_entity_that_grows_alone_loses_its_earliest_texts_then_its_earliest_buckets() -> None:
+    settings = SETTINGS.model_copy(update={"max_state_mib": 0.004})
+    detector = SurgeDetector(settings)
+    run(burst(NOW_S, 40, every_s=100), detector=detector)
+    assert detector.state_bytes <= 0.004 * 2**20
+    (record,) = [orjson.loads(data or b"") for data in detector.changed().values()]
+    kept = [headline["event_time_s"] for headline in record["state"]["headlines"]]
+    assert kept == sorted(kept) and (not kept or kept[-1] == NOW_S + 3900)
+    assert record["state"]["counts"][-1][0] == NOW_S + 3900
+    assert detector.evicted["texts"] > 0 and detector.evicted["buckets"] == 0 and detector.entities == 1
+    quiet = SurgeDetector(settings)
+    run([obs(NOW_S + at, hit=False) for at in range(0, 12_000, 100)], detector=quiet)
+    assert quiet.state_bytes <= 0.004 * 2**20 and quiet.evicted["buckets"] > 0

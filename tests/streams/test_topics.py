@@ -26,7 +26,7 @@ def test_every_topic_once_with_its_policy() -> None:
         *("dead-letters", "releases", "observations", "surge-state"),
     ]
     assert {name for name, spec in specs.items() if spec.compacted} == {"releases", "surge-state"}
-    assert specs["surge-state"].config["min.compaction.lag.ms"] == "3600000"
+    assert specs["surge-state"].config["segment.bytes"] == str(64 << 20)
     assert specs["surge-state"].partitions == specs["observations"].partitions
     assert specs["dead-letters"].config["max.message.bytes"] == str(8 * 1024 * 1024)
     assert specs["alerts"].config["retention.ms"] == str(168 * 3600 * 1000)

@@ -20,6 +20,7 @@ from confluent_kafka import Producer
 from streams.embedded import EmbeddedBroker, embedded_broker
 from streams.settings import load_settings
 from streams.topics import wanted_topics
+from streams.watchdogs import LOOP_STALL_S
 from tests.streams.wire import committed, free_port, read_all
 
 ROOT = Path(__file__).parents[2]
@@ -183,6 +184,52 @@ def test_the_log_tells_where_the_metrics_are_and_how_it_stopped(
     assert "stopped" in worker.log().splitlines()[-1]
 
 
+@pytest.mark.slow
+def test_what_nobody_expected_ends_it_with_70(
+    broker: EmbeddedBroker, tiny_releases: dict[str, Path], start: Start
+) -> None:
+    """Here a record that no worker can have written; the log says what to do about it."""
+    producer = Producer({"bootstrap.servers": broker.bootstrap})
+    producer.produce("surge-state", b"[]", b"meta", 0)
+    producer.produce("observations", b"{}", b"ACME", 0)
+    assert producer.flush(20) == 0
+    worker = start(broker.bootstrap, **releases(tiny_releases))
+    assert worker.ends() == 70
+    assert "the progress record cannot be read" in worker.log() and "empty the surge-state topic" in worker.log()
+    assert "ending with code 70" in worker.log() and "Traceback" in worker.log()
+
+
+@pytest.mark.slow
+def test_too_much_memory_ends_it_in_order_with_70(
+    broker: EmbeddedBroker, tiny_releases: dict[str, Path], start: Start
+) -> None:
+    at = broker.bootstrap
+    worker = start(at, WORKER__MAX_MEMORY_MIB=64, **releases(tiny_releases))
+    send(at, "chat", [event(n, f"shares parcel {n}", conversation=f"C{n}") for n in range(50)])
+    assert worker.ends() == 70
+    assert "above worker.max_memory_mib = 64" in worker.log()
+    assert "stopping: finishing what is in flight" in worker.log() and "stopped" in worker.log().splitlines()[-1]
+    assert sum(max(0, one) for one in committed(at, "streamgauge", "chat")) == 50
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_stopped_and_continued_goes_on(
+    broker: EmbeddedBroker, tiny_releases: dict[str, Path], start: Start
+) -> None:
+    """Longer than the limits on the event loop and on standing still, with work before it."""
+    at = broker.bootstrap
+    worker = start(at, WORKER__STALL_S=5, BROKER__SESSION_TIMEOUT_S=60, **releases(tiny_releases))
+    worker.until(lambda: len(listening(worker.process.pid)) == 1)
+    send(at, "chat", [event(n, f"shares parcel {n}", conversation=f"C{n}") for n in range(50)])
+    worker.until(lambda: len(read(at, "predictions")) == 50)
+    worker.process.send_signal(signal.SIGSTOP)
+    send(at, "chat", [event(n, f"shares parcel {n}", conversation=f"C{n}") for n in range(50, 90)])
+    time.sleep(LOOP_STALL_S + 2)
+    worker.process.send_signal(signal.SIGCONT)
+    worker.until(lambda: len(read(at, "predictions")) >= 90)
+    assert worker.stop() == 0, worker.log()
+
+
 def test_topics_that_are_missing_end_it_with_2_and_the_command(embedded: EmbeddedBroker, start: Start) -> None:
     worker = start(embedded.bootstrap)
     assert worker.ends() == 2
@@ -231,7 +278,7 @@ def test_a_password_shows_nowhere_in_the_log(start: Start) -> None:
     with embedded_broker({}) as plain:
         worker = start(plain.bootstrap, BROKER__USERNAME="desk", BROKER__PASSWORD=SECRET,
                        BROKER__ALLOW_PLAINTEXT_CREDENTIALS="true", BROKER__MECHANISM="PLAIN")  # fmt: skip
-        assert worker.ends() == 75
+        assert worker.ends() == 2
     assert worker.log()
     assert SECRET not in worker.log()
 

@@ -14,7 +14,7 @@ def read_all(bootstrap: str, topic: str, partitions: int = 4) -> list[Message]:
     consumer.assign([TopicPartition(topic, part, 0) for part in range(partitions)])
     found, ended = list[Message](), 0
     while ended < partitions:
-        message = consumer.poll(10)
+        message = consumer.poll(60)
         assert message is not None, "the topic could not be read"
         if (error := message.error()) is None:
             found.append(message)
