@@ -15,7 +15,7 @@ from typing import Any
 from tests.storm.events import NUMBER_HEADER
 from tests.storm.offsets import Position
 
-WALL_CLOCK = ("scored_at", "failed_at")
+WALL_CLOCK = ("scored_at", "failed_at", "first_seen_at")
 EXAMPLES = 50
 Coordinates = tuple[str, int, int]
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.storm.cluster import Cluster
@@ -21,6 +21,7 @@ onlies = st.sampled_from([*GROUPS, "all"])
 SESSION_S = 6.0
 
 
+@settings(deadline=None, max_examples=30)
 @given(seeds, onlies, st.integers(0, 80), st.integers(0, 100))
 def test_a_seed_gives_one_plan_with_all_that_was_asked_for(seed: int, only: str, faults: int, poison: int) -> None:
     plan = make_plan(seed, 500, faults, poison, only, SESSION_S)  # type: ignore[arg-type]
@@ -32,6 +33,7 @@ def test_a_seed_gives_one_plan_with_all_that_was_asked_for(seed: int, only: str,
     assert plan.poison.keys() <= set(range(500))
 
 
+@settings(deadline=None, max_examples=30)
 @given(seeds, onlies)
 def test_a_whole_deck_has_every_kind_as_often_as_it_says(seed: int, only: str) -> None:
     deck = ALL if only == "all" else DECKS[only]  # type: ignore[index]
@@ -39,6 +41,7 @@ def test_a_whole_deck_has_every_kind_as_often_as_it_says(seed: int, only: str) -
     assert Counter(fault.kind for fault in plan.faults) == Counter(deck)
 
 
+@settings(deadline=None, max_examples=30)
 @given(seeds)
 def test_faults_last_as_long_as_their_kind(seed: int) -> None:
     for fault in make_plan(seed, 1000, 200, 0, "all", SESSION_S).faults:
@@ -51,6 +54,7 @@ def test_faults_last_as_long_as_their_kind(seed: int) -> None:
             assert low <= fault.seconds <= high
 
 
+@settings(deadline=None, max_examples=30)
 @given(seeds)
 def test_every_scaling_changes_the_number_of_workers(seed: int) -> None:
     counts = [one.target for one in make_plan(seed, 1000, 100, 0, "rebalance", SESSION_S).faults if one.kind == "scale"]
@@ -58,6 +62,7 @@ def test_every_scaling_changes_the_number_of_workers(seed: int) -> None:
     assert all(before != after for before, after in pairwise(counts))
 
 
+@settings(deadline=None, max_examples=30)
 @given(seeds, st.integers(0, 400))
 def test_poison_is_of_every_kind_alike(seed: int, poison: int) -> None:
     counts = Counter(make_plan(seed, 1000, 0, poison, "process", SESSION_S).poison.values())
