@@ -156,16 +156,20 @@ def test_without_a_person_to_ask_yes_must_be_said(run: Run, filled: EmbeddedBrok
 
 
 def test_interrupted_it_remembers_what_went(run: Run, filled: EmbeddedBroker, tmp_path: Path) -> None:
-    """Both signals ask it to stop, though the next letter would be due in an hour only."""
+    """Though the next letter would be due in a minute and a half only."""
+    publish(filled.bootstrap, "chat", [b"so that the topic is there"])
     command = ["dead-letters", "redrive", "--topic", "chat", "--yes", "--json", "--rate-per-s", "0.01"]
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "streams.cli", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         cwd=Path(__file__).parents[2], env=dict(os.environ),
-    )  # fmt: skip
-    while not read_all(filled.bootstrap, "chat") and process.poll() is None:
-        pass  # until the first one is there
-    process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=60)
+    ) as process:  # fmt: skip
+        try:
+            while len(read_all(filled.bootstrap, "chat")) == 1 and process.poll() is None:
+                pass  # until the first event is there
+            process.send_signal(signal.SIGTERM)
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
     said = json.loads(out.splitlines()[-1])
     assert (process.returncode, said["redriven"], said["interrupted"]) == (1, 1, True), err
     assert last(run("dead-letters", "list", "--json"))["redriven"] == 1
