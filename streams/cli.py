@@ -206,7 +206,7 @@ def replay(
     from streams.replay import Pace, lines_of, replay
     from streams.security import librdkafka_config
 
-    settings = load_settings(config)
+    settings, pace = load_settings(config), Pace(_speed(speed))
     keys = [source.key for source in settings.active_sources.values() if source.topic == topic]
     with contextlib.suppress(MissingTopics):  # the broker may make it at its first use
         require_access(settings, [Grant("topic", topic, "Write")])
@@ -217,7 +217,7 @@ def replay(
             file,
             topic,
             librdkafka_config(settings.broker),
-            pace=Pace(_speed(speed)),
+            pace=pace,
             key_path=keys[0] if keys else None,
             limit=limit,
             on_sent=lambda _: progress.advance(bar),
