@@ -48,6 +48,7 @@ def grants(settings: Settings, role: Role) -> list[Grant]:
     names = settings.topics
     inputs = [source.topic for source in settings.active_sources.values()]
     rejects = [names.dead_letters, names.shed] if settings.sheds else [names.dead_letters]
+    observed = [names.observations] if settings.watches_surges else []
     if role == "topics":
         needs: tuple[Operation, ...] = ("Create", "Describe", "DescribeConfigs")
         return [Grant("topic", spec.name, one) for spec in wanted_topics(settings) for one in needs]
@@ -56,10 +57,10 @@ def grants(settings: Settings, role: Role) -> list[Grant]:
     if role == "dead-letters":
         reader = Grant("group", f"{settings.broker.group}-dead-letters", "Describe")
         letters = [Grant("topic", name, "Read") for name in rejects]  # what was redriven is marked in the topic itself:
-        return [reader, *letters, *(Grant("topic", name, "Write") for name in (*rejects, *inputs))]
+        return [reader, *letters, *(Grant("topic", name, "Write") for name in (*rejects, *inputs, *observed))]
     outputs = [names.predictions, names.alerts, names.routes, names.review, *rejects]
     group = settings.broker.group
-    both = [names.observations, names.surge_state] if settings.watches_surges else []
+    both = [*observed, names.surge_state] if observed else []
     owners = [Grant("transactional-id", f"{group}.{names.surge_state}.", "Write", prefixed=True)] if both else []
     return [
         Grant("group", group, "Read"),

@@ -87,6 +87,7 @@ BROKER_AWAY_S = _gauge("broker_away_seconds", "How long no broker has answered")
 OUTSIDE_GROUP_S = _gauge("outside_group_seconds", "How long this worker has been in no consumer group")
 REBALANCES = _counter("rebalances_total", "Times this worker's partitions were assigned")
 LATE_OBSERVATIONS = _counter("late_observations_total", "Observations after their bucket was closed")
+REPEATED_OBSERVATIONS = _counter("repeated_observations_total", "Observations that came again and were not counted")
 SURGE_EVICTIONS = _counter(
     "surge_evictions_total", "What the surge detector forgot or refused for want of room", "what"
 )

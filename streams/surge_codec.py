@@ -65,10 +65,15 @@ class EntityState:
 
 @dataclass(slots=True)
 class Clock:
-    """Event time of one source partition: how far it has got, and the start of the first bucket of its history."""
+    """One source partition: event time so far, the start of the first bucket of its history, and the last observation.
+
+    `last` is the source offset and the place within its event of the newest observation: what is not beyond it has come
+    again, as the observations of a partition come in the order of their source.
+    """
 
     now_s: float
     first_seen_s: int
+    last: tuple[int, int] = (-1, -1)
 
 
 @dataclass(slots=True)
@@ -96,9 +101,14 @@ def decode_progress(data: bytes | None) -> Progress:
         return Progress()
     try:
         raw = orjson.loads(data)
-        return Progress(**raw | {"clocks": {origin: Clock(**clock) for origin, clock in raw["clocks"].items()}})
+        return Progress(**raw | {"clocks": {origin: _clock(clock) for origin, clock in raw["clocks"].items()}})
     except (KeyError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"surge state: the progress record cannot be read ({error}); {_WAY_OUT}") from error
+
+
+def _clock(raw: dict[str, Any]) -> Clock:
+    offset, place = raw.pop("last", (-1, -1))  # a record of an older release has none
+    return Clock(**raw, last=(offset, place))
 
 
 def encode_state(state: EntityState | None) -> bytes:

@@ -55,7 +55,7 @@ class SurgePipeline:
         """Detect, publish what changed, save the state, then finish the slice."""
         self._metrics.accepted(len(one.records))
         detector = await self._detector(one.partition, one.generation_id)
-        late_before, evicted_before = detector.late, detector.evicted.copy()
+        late_before, repeated_before, evicted_before = detector.late, detector.repeated, detector.evicted.copy()
         changes, dead = self._observe(detector, one.records)
         outputs = [Output("alerts", change.entity, self._alert(change, at)) for at, change in changes] + dead
         counts, sent_s = self._metrics.decided(outputs), time.monotonic()
@@ -65,6 +65,7 @@ class SurgePipeline:
         self._finish(one)
         self._metrics.settled(counts, publish_s, (), self._clock())
         metrics.LATE_OBSERVATIONS.inc(max(0, detector.late - late_before))
+        metrics.REPEATED_OBSERVATIONS.inc(detector.repeated - repeated_before)
         for what, count in (detector.evicted - evicted_before).items():
             metrics.SURGE_EVICTIONS.labels(what).inc(count)
         metrics.SURGES_OPEN.set(sum(each.open_surges for each in self._detectors.values()))

@@ -11,11 +11,15 @@ Every source partition has a clock of its own: a replay reads partitions at diff
 not make another's events late. So what happens to an entity whose events share a partition does not depend on how
 partitions are interleaved.
 
+A source that is read again after a crash sends its observations again, at new offsets. Those of one source partition
+come in its order, so what is not beyond the last of them has been counted.
+
 Everything here is a function of the log: `surge_codec` says how that survives a crash at any point.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -52,6 +56,7 @@ MAX_TEXT_CHARS = 280
 MAX_ID_CHARS = 200
 MAX_ORIGINS = 1_000  # source partitions; what made-up ids bring beyond them shares one clock
 MAX_BUCKETS = 12_000  # of one entity, over all source partitions: it must fit into a record
+_PLACE = re.compile(r"[^/]+/[0-9]+/([0-9]{1,19})/observation/([0-9]{1,9})")
 ENTITY_BYTES, BUCKET_BYTES, HEADLINE_BYTES = 800, 200, 1_500  # about what they take in memory, rather more than less
 
 
@@ -103,6 +108,7 @@ class SurgeDetector:
         self._deleted: set[str] = set()  # in the last round; tombstones are due
         self._meta = encode_progress(self._progress)
         self._bytes = 0
+        self.repeated = 0  # observations since the start that had been counted before
         self.evicted: Counter[str] = Counter()  # since the start: entities, observations, texts, buckets, origins
 
     @classmethod
@@ -161,8 +167,14 @@ class SurgeDetector:
         if origin not in self._progress.clocks and len(self._progress.clocks) >= MAX_ORIGINS:
             origin = ""
             self.evicted["origins"] += 1
+        place = _place_of(observation["id"]) if origin else None
+        if place is not None and self._came_before(origin, place, observation["event_time_s"]):
+            self._progress.next_offset = offset + 1
+            self.repeated += 1
+            return []
         changes = self.advance(offset, origin, observation["event_time_s"])
         clock = self._progress.clocks[origin]
+        clock.last = place or clock.last
         bucket_s = self._bucket_of(observation["event_time_s"])
         if bucket_s < self._open_from_s(clock):
             self._progress.late += 1
@@ -182,6 +194,11 @@ class SurgeDetector:
         self._fit(observation["entity"], state)
         return changes
 
+    def _came_before(self, origin: str, place: tuple[int, int], event_time_s: float) -> bool:
+        """Whether this is a repetition; a later time says that the source topic was made anew, and counts from 0."""
+        clock = self._progress.clocks.get(origin)
+        return clock is not None and place <= clock.last and event_time_s <= clock.now_s
+
     def advance(self, offset: int, origin: str, event_time_s: float) -> list[SurgeChange]:
         """Let the clock of a source partition reach `event_time_s`; closing buckets may resolve its surges."""
         progress = self._progress
@@ -193,7 +210,8 @@ class SurgeDetector:
             return []
         if clock is None or event_time_s - clock.now_s > self._memory_s:
             # A gap longer than all we remember is an outage or a stray time, no evidence that all was quiet.
-            progress.clocks[origin] = clock = Clock(event_time_s, self._bucket_of(event_time_s))
+            last = clock.last if clock else (-1, -1)
+            progress.clocks[origin] = clock = Clock(event_time_s, self._bucket_of(event_time_s), last)
             return self._buckets_closed(offset, origin, clock)
         was_open_from_s = self._open_from_s(clock)
         clock.now_s = event_time_s
@@ -373,6 +391,12 @@ def origin_of(observation_id: str) -> str:
     """The source partition an observation comes from, "topic/partition", by its id; "" for an id of another make."""
     parts = observation_id.split("/", 2)
     return "/".join(parts[:2]) if len(parts) == 3 and len(observation_id) <= MAX_ID_CHARS + 100 else ""
+
+
+def _place_of(observation_id: str) -> tuple[int, int] | None:
+    """The source offset and the place within its event; None for an id of another make, or of a redriven event."""
+    found = _PLACE.fullmatch(observation_id)
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def _weight(state: EntityState) -> int:

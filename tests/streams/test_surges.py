@@ -491,3 +491,64 @@ def test_an_entity_that_grows_alone_loses_its_earliest_texts_then_its_earliest_b
     quiet = SurgeDetector(settings)
     run([obs(NOW_S + at, hit=False) for at in range(0, 12_000, 100)], detector=quiet)
     assert quiet.state_bytes <= 0.004 * 2**20 and quiet.evicted["buckets"] > 0
+
+
+def seen_at(place: int, time_s: float, partition: int = 0, index: int = 0, entity: str = "ACME") -> Observation:
+    """The observation of an event at this offset of its source partition."""
+    return {**obs(time_s, entity), "id": f"news/{partition}/{place}/observation/{index}"}
+
+
+def known(detector: SurgeDetector) -> dict[str, object]:
+    """What is remembered of each entity, without the offsets of the detector's own log."""
+    states = {name: orjson.loads(data or b"{}")["state"] for name, data in detector.changed().items()}
+    return {name: {**state, "rank": None} if state else state for name, state in states.items()}
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 40), st.sampled_from(["A", "B"])), min_size=1, max_size=40),
+    st.data(),
+)
+def test_what_a_source_sends_again_counts_once(events: list[tuple[int, int, str]], data: st.DataObject) -> None:
+    """Crashes of the source worker: each time a partition goes back to some offset and sends all from there again."""
+    sent = [
+        seen_at(place, NOW_S + time_s, partition, entity=entity)
+        for place, (partition, time_s, entity) in enumerate(events)
+    ]
+    log = list(sent)
+    for _ in range(data.draw(st.integers(1, 3))):
+        crash = data.draw(st.integers(1, len(log)))
+        partition = data.draw(st.integers(0, 2))
+        of_partition = [one for one in log[:crash] if one["id"].startswith(f"news/{partition}/")]
+        again = of_partition[data.draw(st.integers(0, len(of_partition))) :]
+        log = log[:crash] + again + log[crash:]
+    once, often = SurgeDetector(TIGHT), SurgeDetector(TIGHT)
+    assert states(run(sent, TIGHT, once)) == states(run(log, TIGHT, often))
+    assert known(once) == known(often)
+    assert (often.repeated, once.repeated) == (len(log) - len(sent), 0)
+
+
+def test_what_came_before_is_known_after_a_crash_too() -> None:
+    detector = SurgeDetector(SETTINGS)
+    for offset in range(4):
+        detector.observe(offset, seen_at(offset, NOW_S + offset))
+    records = {name: data for name, data in detector.changed().items() if data is not None}
+    again = SurgeDetector.restored(SETTINGS, records, detector.meta())
+    assert again.observe(4, seen_at(3, NOW_S + 3)) == []
+    assert again.repeated == 1
+    again.observe(5, seen_at(4, NOW_S + 4))
+    assert orjson.loads(again.changed()["ACME"] or b"")["state"]["counts"] == [[NOW_S, 5, 5]]
+
+
+def test_several_observations_of_one_event_all_count() -> None:
+    detector = SurgeDetector(SETTINGS)
+    for offset, index in enumerate((0, 1, 2, 1)):
+        detector.observe(offset, seen_at(7, NOW_S, index=index))
+    assert detector.repeated == 1
+
+
+def test_a_source_topic_made_anew_is_not_taken_for_a_repetition() -> None:
+    detector = SurgeDetector(SETTINGS)
+    detector.observe(0, seen_at(900, NOW_S))
+    detector.observe(1, seen_at(0, NOW_S + 1))
+    detector.observe(2, seen_at(1, NOW_S + 2))
+    assert detector.repeated == 0
