@@ -166,7 +166,7 @@ def _before_the_state_is_committed(fault: Fault) -> None:
     SurgeState._await = await_step  # type: ignore[method-assign]
 
 
-UNEXPECTED = (70,)
+UNEXPECTED, REFUSED = (70,), (2,)
 
 POINTS: dict[str, Point] = {
     "slice-taken": Point(before(SourcePipeline, "accept"), (5, 25)),
@@ -187,8 +187,8 @@ FAILURES: dict[str, Point] = {  # nothing is killed: the product has to end itse
     "slice-raises": Point(after(SourcePipeline, "_outputs"), (5, 25), ("raise",), UNEXPECTED),
     "surge-agent-raises": Point(after(SurgePipeline, "_observe"), (3, 12), ("raise",), UNEXPECTED),
     "commit-raises": Point(before(consuming._ConsumerThread, "_commit"), (3, 12), ("raise",), UNEXPECTED),
-    "output-refused": Point(_producing(_refuse), (40, 300), ("refuse",), UNEXPECTED),
-    "dead-letter-refused": Point(_producing(_refuse, "dead_letters"), (2, 10), ("refuse",), UNEXPECTED),
+    "output-refused": Point(_producing(_refuse), (40, 300), ("refuse",), REFUSED),
+    "dead-letter-refused": Point(_producing(_refuse, "dead_letters"), (2, 10), ("refuse",), REFUSED),
 }
 SURGE_POINTS: dict[str, Point] = {
     "surge-slice-taken": Point(before(SurgePipeline, "accept"), (3, 12)),
