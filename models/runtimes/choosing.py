@@ -96,6 +96,11 @@ def _decided(
     rates: dict[str, float] = {}
     best: Runtime | None = None  # only this one stays in memory
     for candidate in candidates:
+        if candidate.spare and rates and (leader := choose(rates)) != REFERENCE[candidate.device]:
+            findings.append(
+                Finding(name=candidate.name, refused=f"not tried, as {leader} is faster than the reference")
+            )
+            continue
         try:
             runtime = _passed(candidate, directory, slots, golden, heads)
             batches = [*golden_batches(golden, candidate.device), *golden_handfuls(golden)]

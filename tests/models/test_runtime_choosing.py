@@ -3,7 +3,9 @@
 import json
 import logging
 import shutil
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +18,11 @@ from models import releases
 from models.errors import DeviceUnavailable, IntegrityError, RuntimeUnavailable
 from models.golden import GOLDEN, Golden, read_golden, write_golden
 from models.releases import MODEL, PACKED
-from models.runtimes import RUNTIMES, Floats, available, choosing, open_runtime, parity
+from models.runtimes import REFERENCE, RUNTIMES, Floats, available, choosing, open_runtime, parity
+from models.runtimes.candidates import Candidate
 from models.runtimes.cuda import cuda_problem
 from models.runtimes.measuring import choose, golden_batches, golden_logits, measure
+from models.runtimes.protocol import Ids, Rectangles
 from models.runtimes.remembered import Decision, Finding, decision_key, recall, remember
 
 LOGITS = np.array([[4.0, 0.0, 1.0], [0.0, 3.0, 1.0], [0.1, 0.0, 5.0]], np.float32)
@@ -127,6 +131,44 @@ def test_auto_takes_the_fastest_that_passes(
     logits = golden_logits(runtime, golden_batches(golden, "cpu"))
     assert parity.problem(logits, golden.logits, parity.ROUNDED, HEADS) is None
     assert capfd.readouterr() == ("", "")
+
+
+@dataclass
+class Paced(Rectangles):
+    """The golden logits, so many milliseconds a batch."""
+
+    name: str
+    golden: Golden
+    batch_ms: float
+    device: str = "cuda"  # measured by the time that passes
+    slots: int = 1
+
+    def run(self, input_ids: Ids, attention_mask: Ids) -> Floats:
+        time.sleep(self.batch_ms / 1000)
+        rows = {tuple(window): row for window, row in zip(self.golden.windows, self.golden.logits, strict=True)}
+        lengths = attention_mask.sum(axis=1)
+        return np.stack([rows[tuple(ids[:length])] for ids, length in zip(input_ids.tolist(), lengths, strict=True)])
+
+
+@pytest.mark.parametrize(("other_ms", "tried"), [(0.1, False), (6.0, True)])
+def test_a_spare_is_tried_only_where_nothing_else_beats_the_reference(
+    joint_release: Path, other_ms: float, tried: bool
+) -> None:
+    golden, loads = golden_of(joint_release), list[str]()
+
+    def candidate(name: str, batch_ms: float, spare: bool = False) -> Candidate:
+        def load(directory: Path, slots: int) -> Paced:
+            loads.append(name)
+            return Paced(name, golden, batch_ms)
+
+        return Candidate(name, "cuda", parity.EXACT, load, spare)
+
+    candidates = [candidate(REFERENCE["cuda"], 2.0), candidate("other", other_ms), candidate("spare", 0.1, spare=True)]
+    decision, runtime = choosing._decided(joint_release, candidates, 1, golden, HEADS)
+    assert ("spare" in loads) is tried
+    assert runtime.name == decision.chosen == ("spare" if tried else "other")
+    if not tried:
+        assert decision.findings[-1].refused == "not tried, as other is faster than the reference"
 
 
 def test_without_a_golden_set_onnxruntime_serves(release: Path, caplog: pytest.LogCaptureFixture) -> None:
