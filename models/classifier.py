@@ -23,7 +23,7 @@ from models.runtimes import Device, Floats, Runtime, open_runtime
 from models.runtimes.measuring import BATCH_TOKENS
 from models.softmax import softmax
 from models.tasks import Task
-from models.windows import MAX_WINDOWS, merge, overlap_tokens
+from models.windows import MAX_CHARS_A_TOKEN, MAX_WINDOWS, merge, overlap_tokens
 
 
 class Encoded(NamedTuple):
@@ -66,6 +66,7 @@ class Model:
         self._runtime = runtime
         self._tokenizer = tokenizer
         self._pad_id = pad_id(tokenizer)
+        self._most_chars = MAX_WINDOWS * manifest.max_tokens * MAX_CHARS_A_TOKEN
         tokenizer.no_padding()
         tokenizer.enable_truncation(manifest.max_tokens, stride=overlap_tokens(manifest.max_tokens))
 
@@ -100,15 +101,17 @@ class Model:
         return [self._encode(text) for text in texts]
 
     def _encode(self, text: str) -> Encoded:
+        cut = len(text) > self._most_chars
+        text = text[: self._most_chars]
         try:
             encoding = self._tokenizer.encode(text)
         except TypeError:  # half of a surrogate pair, which JSON can carry and UTF-8 cannot
             encoding = self._tokenizer.encode(text.encode("utf-8", "replace").decode())
         further: list[Encoding] = encoding.overflowing
         if not further:
-            return Encoded([encoding.ids], False)
+            return Encoded([encoding.ids], cut)
         windows = [encoding.ids, *(window.ids for window in further[: MAX_WINDOWS - 1])]
-        return Encoded(windows, len(further) >= MAX_WINDOWS)
+        return Encoded(windows, cut or len(further) >= MAX_WINDOWS)
 
     def padded_tokens(self, lengths: Sequence[int]) -> int:
         """What a batch of windows of so many tokens comes to, padding counted."""

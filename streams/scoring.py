@@ -180,11 +180,12 @@ class Scorer:
             if isinstance(one, ScoringFailed):
                 slots.fill(place, one)
                 continue
+            if len(one.windows) > 1 or one.cut:
+                self.metrics.long_text(len(one.windows), one.cut)
             if len(one.windows) == 1:
                 ids = one.windows[0]
                 yield (slots, place, ids), len(ids)
                 continue
-            self.metrics.long_text(len(one.windows), one.cut)
             sink = _Windows(slots, place, one.windows)
             for number, ids in enumerate(one.windows):
                 yield (sink, number, ids), len(ids)

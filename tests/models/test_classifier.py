@@ -12,7 +12,7 @@ from models.releases import read_manifest, write_manifest
 from models.runtimes import REFERENCE
 from models.softmax import softmax
 from models.tasks import Task
-from models.windows import Rule, merge
+from models.windows import MAX_CHARS_A_TOKEN, MAX_WINDOWS, Rule, merge
 from tests.models.tiny import make_examples, make_money
 
 LONG = "profit rises " * 50
@@ -66,6 +66,16 @@ def test_a_long_text_becomes_windows(classifier: Classifier) -> None:
     assert ([len(window) for window in short.windows], short.cut) == ([4], False)
     assert ([len(window) for window in long.windows], long.cut) == ([24] * 5 + [22], False)
     assert (empty.windows, empty.cut) == ([[2, 3]], False)
+
+
+def test_no_more_of_a_text_is_read_than_the_windows_can_hold(classifier: Classifier) -> None:
+    """A text of a megabyte costs no more than one that just fits, and says that it is cut; so does one of blanks."""
+    most = MAX_WINDOWS * classifier.model.max_tokens * MAX_CHARS_A_TOKEN
+    huge = "profit rises " * 90_000
+    whole, beginning, blank = classifier.model.encode([huge, huge[:most], " " * (most + 1)])
+    assert whole == beginning
+    assert (len(whole.windows), whole.cut) == (MAX_WINDOWS, True)
+    assert (len(blank.windows), blank.cut) == (1, True)
 
 
 def test_a_long_text_is_scored_by_its_tasks_rule(joint: Model, tiny_task: Task, money_task: Task) -> None:
