@@ -73,7 +73,7 @@ def _fastest(directory: Path, device: str, slots: int, heads: Sequence[slice]) -
         runtime = _loaded(reference, directory, slots)
         log.info("%s: %s: without %s nothing else can be compared", directory.name, reference.name, GOLDEN)
         return runtime
-    candidates = [candidate for candidate in CANDIDATES if candidate.device == device]
+    candidates = [candidate for candidate in CANDIDATES if candidate.device == device and not candidate.by_name]
     key = decision_key(directory, device, slots, heads, [(each.name, each.tolerance) for each in candidates])
     if (decision := recall(key)) and decision.chosen in {candidate.name for candidate in candidates}:
         try:
