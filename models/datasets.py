@@ -18,7 +18,7 @@ MAX_LABEL_CHARS = 100
 
 
 class Example(NamedTuple):
-    """One labelled text; both strings are non-empty."""
+    """One labelled text; both strings are non-empty, but the label of one that only a teacher's scores speak of."""
 
     text: str
     label: str
@@ -111,8 +111,8 @@ def data_hash(examples: Iterable[Example]) -> str:
 
 
 def labels_of(examples: Iterable[Example]) -> tuple[str, ...]:
-    """The label set, sorted: the order of a release's score columns."""
-    return tuple(sorted({example.label for example in examples}))
+    """The label set, sorted: the order of a release's score columns. No label is none of them."""
+    return tuple(sorted({example.label for example in examples} - {""}))
 
 
 def split(examples: Sequence[Example], fraction: float, seed: int) -> tuple[list[Example], list[Example]]:
@@ -123,20 +123,27 @@ def split(examples: Sequence[Example], fraction: float, seed: int) -> tuple[list
     """
     if not 0 < fraction < 1:
         raise ValueError(f"fraction must lie between 0 and 1, found {fraction}")
+    held = held_out_rows([example.label for example in examples], fraction, seed)
+    rest = [example for row, example in enumerate(examples) if row not in held]
+    return rest, [examples[row] for row in sorted(held)]
+
+
+def held_out_rows(labels: Sequence[str], fraction: float, seed: int) -> set[int]:
+    """Which rows `split` holds out; never one without a label (an empty string)."""
     rows_of: dict[str, list[int]] = defaultdict(list)
-    for row, example in enumerate(examples):
-        rows_of[example.label].append(row)
+    for row, label in enumerate(labels):
+        if label:
+            rows_of[label].append(row)
     chooser = random.Random(seed)  # noqa: S311 - a reproducible shuffle, nothing secret
     held: set[int] = set()
     for label in sorted(rows_of):
         rows = rows_of[label]
         count = min(max(1, round(len(rows) * fraction)), len(rows) - 1)
         held.update(chooser.sample(rows, count))
-    rest = [example for row, example in enumerate(examples) if row not in held]
-    return rest, [examples[row] for row in sorted(held)]
+    return held
 
 
 def imbalance(examples: Iterable[Example]) -> float:
     """Examples of the commonest label for one of the rarest."""
-    counts = Counter(example.label for example in examples)
+    counts = Counter(example.label for example in examples if example.label)
     return max(counts.values()) / min(counts.values())

@@ -4,23 +4,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from models.datasets import Example, labels_of, split
+from models.datasets import Example, held_out_rows, labels_of
 from models.errors import BadDataset, BadTask
 from models.evaluation import target_indices
 from models.tasks import Task
 
 DEV_FRACTION = 0.1  # of the training examples, held out when no development data is given
+UNLABELLED = -1  # the target of an example without a label
+
+Floats = npt.NDArray[np.float32]
+Targets = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """A task and what it is learned from: checked examples, where they come from, and development data if there are."""
+    """A task and what it is learned from: checked examples, where they come from, and development data if there are.
+
+    `soft_targets` [examples, labels] are a teacher's probabilities at temperature 1, their columns the labels, sorted.
+    With them an example's label may be empty: then only the teacher speaks of it.
+    """
 
     task: Task
     examples: Sequence[Example]
     data_name: str
     dev_examples: Sequence[Example] | None = None
+    soft_targets: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -30,9 +40,10 @@ class Subject:
     labels: tuple[str, ...]
     columns: slice
     examples: Sequence[Example]
-    targets: np.ndarray
+    targets: Targets  # UNLABELLED where there is no label
+    soft_targets: Floats | None
     dev_examples: Sequence[Example]
-    dev_targets: np.ndarray
+    dev_targets: Targets
 
     @property
     def texts(self) -> list[str]:
@@ -48,7 +59,7 @@ class Subject:
 def subjects_of(lessons: Sequence[Lesson], seed: int) -> list[Subject]:
     """The lessons made ready, their columns side by side; without development data a tenth of the examples is held out.
 
-    Raises BadTask for two lessons of one task, BadDataset for development data that does not fit.
+    Raises BadTask for two lessons of one task, BadDataset for development data or soft targets that do not fit.
     """
     names = [lesson.task.name for lesson in lessons]
     if len(set(names)) < len(names):
@@ -56,23 +67,49 @@ def subjects_of(lessons: Sequence[Lesson], seed: int) -> list[Subject]:
     subjects, start = [], 0
     for lesson in lessons:
         labels = labels_of(lesson.examples)
-        examples, dev_examples = _with_dev(lesson.examples, lesson.dev_examples, seed)
-        targets, dev_targets = target_indices(labels, examples), target_indices(labels, dev_examples)
+        _refuse_what_does_not_fit(lesson, labels)
+        kept, dev_examples = _with_dev(lesson, seed)
         columns = slice(start, start + len(labels))
-        subjects.append(Subject(labels, columns, examples, targets, dev_examples, dev_targets))
+        subject = Subject(
+            labels=labels,
+            columns=columns,
+            examples=[lesson.examples[row] for row in kept],
+            targets=_targets(labels, [lesson.examples[row] for row in kept]),
+            soft_targets=None if lesson.soft_targets is None else lesson.soft_targets[kept],
+            dev_examples=dev_examples,
+            dev_targets=target_indices(labels, dev_examples),
+        )
+        subjects.append(subject)
         start = columns.stop
     return subjects
 
 
-def _with_dev(
-    examples: Sequence[Example], dev_examples: Sequence[Example] | None, seed: int
-) -> tuple[Sequence[Example], Sequence[Example]]:
-    if dev_examples:
-        return examples, dev_examples
-    rest, held_out = split(examples, DEV_FRACTION, seed)
-    if not held_out:
+def _refuse_what_does_not_fit(lesson: Lesson, labels: tuple[str, ...]) -> None:
+    if lesson.soft_targets is None:
+        if unlabelled := sum(not example.label for example in lesson.examples):
+            raise BadDataset(f"{lesson.data_name}: {unlabelled} examples have no label, and no teacher speaks of them")
+        return
+    found, expected = lesson.soft_targets.shape, (len(lesson.examples), len(labels))
+    if found != expected:
+        raise BadDataset(f"{lesson.data_name}: soft targets of shape {found}, expected [examples, labels] {expected}")
+    if not np.allclose(lesson.soft_targets.sum(axis=1), 1, atol=1e-3) or lesson.soft_targets.min() < 0:
+        raise BadDataset(f"{lesson.data_name}: soft targets must be probabilities: each row adds up to 1")
+
+
+def _targets(labels: tuple[str, ...], examples: Sequence[Example]) -> Targets:
+    column_of = {label: column for column, label in enumerate(labels)}
+    return np.array([column_of.get(example.label, UNLABELLED) for example in examples], np.int64)
+
+
+def _with_dev(lesson: Lesson, seed: int) -> tuple[list[int], Sequence[Example]]:
+    """The rows to learn from, and the development examples."""
+    if lesson.dev_examples:
+        return list(range(len(lesson.examples))), lesson.dev_examples
+    held = held_out_rows([example.label for example in lesson.examples], DEV_FRACTION, seed)
+    if not held:
         raise BadDataset("every label has a single example, so none can be held out: add examples, or give --dev")
-    return rest, held_out
+    kept = [row for row in range(len(lesson.examples)) if row not in held]
+    return kept, [lesson.examples[row] for row in sorted(held)]
 
 
 def base_of(lessons: Sequence[Lesson]) -> str:

@@ -19,6 +19,7 @@ from models.tasks import SHIPPED, Task, load_task, shipped_tasks
 RECIPE: dict[str, Any] = {"method": "full", "epochs": 4, "learning_rate": 4e-4, "batch_texts": 32, "seed": 7}
 CODE = (
     "lessons.py",
+    "losses.py",
     "padding.py",
     "schedule.py",
     "training.py",

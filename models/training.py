@@ -4,7 +4,7 @@ full   every weight learns, token embeddings only on demand
 lora   low-rank adapters learn (peft), merged into the weights at the end
 head   only the classification heads learn; every text passes the encoder once
 
-The only modules that import torch are this one and `models.export`.
+Only this module, `models.losses` and the exporting ones import torch.
 """
 
 import random
@@ -27,7 +27,8 @@ from models.classifier import pad_id
 from models.datasets import Example, data_hash, imbalance
 from models.errors import TRAIN_EXTRA, BadBase, MissingExtra
 from models.evaluation import fit_temperature, macro_f1
-from models.lessons import Lesson, Subject, base_of, subjects_of
+from models.lessons import UNLABELLED, Lesson, Subject, base_of, subjects_of
+from models.losses import classification_loss, distillation_loss
 from models.padding import length_sorted_batches, padded
 from models.releases import Data
 from models.schedule import alternated, shuffled_batches, warm_up_then_decay
@@ -54,6 +55,11 @@ class TrainSettings(BaseModel):
     weight_decay: float = Field(default=0.01, ge=0, le=1)
     warmup: float = Field(default=0.1, ge=0, le=1, description="share of the steps the learning rate rises in")
     label_smoothing: float = Field(default=0.05, ge=0, lt=1)
+    focal_gamma: float = Field(default=0.0, ge=0, le=10, description="0: plain cross-entropy")
+    distill_weight: float = Field(
+        default=0.5, ge=0, le=1, description="of the teacher's say where there is a label too"
+    )
+    distill_temperature: float = Field(default=2.0, gt=0, le=20)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     class_weight_power: float = Field(default=0.5, ge=0, le=1, description="0: none; 1: inverse of the frequency")
     patience: int | None = Field(default=None, ge=1, description="stop after so many epochs without a better macro-F1")
@@ -162,7 +168,7 @@ def train(lessons: Sequence[Lesson], settings: TrainSettings, progress: Progress
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: warm_up_then_decay(step, steps, settings.warmup)
     )
-    criteria = [_criterion(subject, settings, device) for subject in subjects]
+    class_weights = [_class_weights(subject, settings).to(device) for subject in subjects]
 
     best_f1, best_epoch, step = -1.0, 0, 0
     for epoch in range(1, epochs + 1):
@@ -175,9 +181,9 @@ def train(lessons: Sequence[Lesson], settings: TrainSettings, progress: Progress
             else:
                 with _half_precision(device):
                     logits = model(*_tensors([encoded[number][row] for row in rows], fill, device))  # [n, columns]
-            targets = torch.from_numpy(subjects[number].targets[rows]).to(device)
-            loss = criteria[number](logits[:, subjects[number].columns].float(), targets)
-            loss.backward()
+            subject = subjects[number]
+            loss = _loss(logits[:, subject.columns].float(), subject, rows, class_weights[number], settings)
+            torch.autograd.backward(loss)
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
@@ -290,16 +296,26 @@ def _learned(model: TextClassifier) -> dict[str, torch.Tensor]:
     return {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
 
 
-def _criterion(subject: Subject, settings: TrainSettings, device: torch.device) -> torch.nn.CrossEntropyLoss:
-    weights = _class_weights(subject.targets, subject.examples, settings)
-    return torch.nn.CrossEntropyLoss(weight=weights.to(device), label_smoothing=settings.label_smoothing)
+def _loss(
+    logits: torch.Tensor, subject: Subject, rows: Sequence[int], class_weights: torch.Tensor, settings: TrainSettings
+) -> torch.Tensor:
+    """Mean loss of a batch's logits [n, labels]: from the labels, from the teacher where there is one, or from both."""
+    targets = torch.from_numpy(subject.targets[rows]).to(logits.device)
+    losses = classification_loss(logits, targets, class_weights, settings.label_smoothing, settings.focal_gamma)
+    if subject.soft_targets is not None:
+        teacher = torch.from_numpy(subject.soft_targets[rows]).to(logits.device)
+        taught = distillation_loss(logits, teacher, settings.distill_temperature)
+        losses = torch.lerp(losses, taught, settings.distill_weight).where(targets != UNLABELLED, taught)
+    return losses.mean()
 
 
-def _class_weights(targets: np.ndarray, examples: Sequence[Example], settings: TrainSettings) -> torch.Tensor:
-    counts = torch.from_numpy(np.bincount(targets)).float().clamp(min=1)
-    power = settings.class_weight_power if imbalance(examples) > BALANCED_UP_TO else 0.0
+def _class_weights(subject: Subject, settings: TrainSettings) -> torch.Tensor:
+    """[labels]; 1 for the mean labelled example."""
+    targets = subject.targets[subject.targets != UNLABELLED]
+    counts = torch.from_numpy(np.bincount(targets, minlength=len(subject.labels))).float().clamp(min=1)
+    power = settings.class_weight_power if imbalance(subject.examples) > BALANCED_UP_TO else 0.0
     weights = counts.pow(-power)
-    return weights * len(targets) / (weights * counts).sum()  # 1 for the mean example
+    return weights * len(targets) / (weights * counts).sum()
 
 
 def _tensors(batch: Sequence[Sequence[int]], fill: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from models.datasets import Example
 from models.errors import BadDataset, BadTask
-from models.lessons import Lesson, base_of, subjects_of
+from models.lessons import UNLABELLED, Lesson, base_of, subjects_of
 from models.tasks import Task
 from tests.models.tiny import make_examples, make_money
 
@@ -41,3 +44,28 @@ def test_tasks_of_one_encoder_agree_on_it() -> None:
     assert base_of([Lesson(TONE, [], "tone"), Lesson(MONEY, [], "money")]) == TONE.base
     with pytest.raises(BadTask, match=r"theirs differ \(tone: .*, money: \./other\); choose one with --base"):
         base_of([Lesson(TONE, [], "tone"), Lesson(other, [], "money")])
+
+
+def test_soft_targets_stay_with_their_examples_and_unlabelled_ones_are_never_held_out() -> None:
+    examples = [Example(one.text, one.label if row % 3 else "") for row, one in enumerate(make_examples(60))]
+    soft = np.full((60, 2), 0.5, np.float32) + np.arange(60, dtype=np.float32)[:, None] / 1000 * np.array([[1, -1]])
+    lesson = Lesson(TONE, examples, "tone", soft_targets=soft.astype(np.float32))
+    (tone,) = subjects_of([lesson], seed=7)
+    assert tone.labels == ("bad", "good")
+    assert tone.soft_targets is not None
+    assert len(tone.examples) == len(tone.soft_targets) == 56
+    for example, target, row in zip(tone.examples, tone.targets, tone.soft_targets, strict=True):
+        place = examples.index(example)
+        assert row[0] == pytest.approx(0.5 + place / 1000)
+        assert target == (UNLABELLED if place % 3 == 0 else tone.labels.index(example.label))
+    assert all(example.label for example in tone.dev_examples)
+
+
+def test_soft_targets_must_fit_and_unlabelled_examples_need_them() -> None:
+    lesson = Lesson(TONE, [*make_examples(20), Example("x", "")], "tone.jsonl")
+    with pytest.raises(BadDataset, match=r"tone.jsonl: 1 examples have no label, and no teacher speaks of them"):
+        subjects_of([lesson], seed=7)
+    with pytest.raises(BadDataset, match=r"soft targets of shape \(20, 2\), expected .* \(21, 2\)"):
+        subjects_of([replace(lesson, soft_targets=np.full((20, 2), 0.5, np.float32))], seed=7)
+    with pytest.raises(BadDataset, match="each row adds up to 1"):
+        subjects_of([replace(lesson, soft_targets=np.full((21, 2), 0.4, np.float32))], seed=7)

@@ -8,7 +8,7 @@ import torch
 from models.datasets import Example
 from models.errors import BadBase, BadDataset
 from models.evaluation import macro_f1, target_indices
-from models.lessons import Lesson
+from models.lessons import Lesson, subjects_of
 from models.tasks import Task
 from models.training import (
     Checkpoint,
@@ -157,14 +157,40 @@ def test_weights_that_could_run_code_are_refused(tiny_task: Task, tiny_base: Pat
         learn(tiny_task.model_copy(update={"base": str(tmp_path)}), make_examples(20), QUICK)
 
 
-def test_class_weights_lift_rare_labels_only_when_there_are_any() -> None:
-    examples = [Example(str(row), "a" if row < 8 else "b") for row in range(10)]
-    targets = np.array([0] * 8 + [1] * 2)
-    weights = _class_weights(targets, examples, TrainSettings(class_weight_power=1.0))
-    assert weights.tolist() == pytest.approx([0.625, 2.5])
-    assert (weights[0] * 8 + weights[1] * 2).item() == pytest.approx(10)
-    assert _class_weights(targets, examples, TrainSettings(class_weight_power=0.0)).tolist() == [1.0, 1.0]
-    assert _class_weights(np.array([0, 1]), [examples[0], examples[9]], TrainSettings()).tolist() == [1.0, 1.0]
+def test_class_weights_lift_rare_labels_only_when_there_are_any(tiny_task: Task) -> None:
+    def weights(counts: dict[str, int], power: float) -> list[float]:
+        examples = [Example(f"{label} {row}", label) for label, count in counts.items() for row in range(count)]
+        (subject,) = subjects_of([Lesson(tiny_task, examples, "x", examples)], seed=7)
+        found: list[float] = _class_weights(subject, TrainSettings(class_weight_power=power)).tolist()
+        return found
+
+    assert weights({"a": 8, "b": 2}, 1.0) == pytest.approx([0.625, 2.5])  # the mean over the ten examples is 1
+    assert weights({"a": 8, "b": 2}, 0.0) == [1.0, 1.0]
+    assert weights({"a": 5, "b": 4}, 1.0) == [1.0, 1.0]
+
+
+def test_a_teacher_alone_teaches_what_its_scores_say(tiny_task: Task) -> None:
+    known, unlabelled = make_examples(8), [Example(one.text, "") for one in make_examples(152, start=8)]
+    soft = np.array([[0.1, 0.9] if one.label == "good" else [0.9, 0.1] for one in make_examples(160)], np.float32)
+    settings = TrainSettings(epochs=6, learning_rate=1e-2, batch_texts=16, threads=1, learn_embeddings=True)
+    lesson = Lesson(tiny_task, [*known, *unlabelled], "tone.jsonl", make_examples(40, start=300), soft)
+    (head,) = train([lesson], settings, ignore).heads
+    assert head.dev_macro_f1 >= 0.8
+
+
+def test_the_teachers_weight_decides_whom_to_believe(tiny_task: Task) -> None:
+    lies = np.array([[0.9, 0.1] if one.label == "good" else [0.1, 0.9] for one in make_examples(160)], np.float32)
+    lesson = Lesson(tiny_task, make_examples(160), "tone.jsonl", make_examples(40, start=300), lies)
+    for weight, believed in ((0.0, True), (1.0, False)):
+        settings = TrainSettings(
+            epochs=6, learning_rate=1e-2, batch_texts=16, threads=1, learn_embeddings=True, distill_weight=weight
+        )
+        checkpoint = train([lesson], settings, ignore)
+        logits = logits_of(checkpoint, [example.text for example in make_examples(40, start=600)])
+        right = (
+            logits.argmax(axis=1) == [int(example.label == "good") for example in make_examples(40, start=600)]
+        ).mean()
+        assert (right > 0.7) == believed
 
 
 def test_a_checkpoint_is_frozen(tiny_task: Task) -> None:

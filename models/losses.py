@@ -1,0 +1,36 @@
+"""What training minimises: one value an example, so that the caller decides what each of them counts."""
+
+import torch
+
+from models.lessons import UNLABELLED
+
+
+def classification_loss(
+    logits: torch.Tensor, targets: torch.Tensor, class_weights: torch.Tensor, label_smoothing: float, focal_gamma: float
+) -> torch.Tensor:
+    """Weighted cross-entropy [n] of logits [n, labels] with targets [n]; 0 where the target is UNLABELLED.
+
+    `label_smoothing` in [0, 1) spreads that share of a target evenly over all labels (Szegedy et al. 2016).
+    `focal_gamma` >= 0 scales an example by (1 - p(target)) ** gamma: the easy counts less (Lin et al. 2017).
+    `class_weights` [labels] scale an example by its own label's weight.
+    """
+    log_p = torch.log_softmax(logits, dim=1)  # [n, labels]
+    labelled = targets != UNLABELLED
+    columns = targets.clamp(min=0)
+    log_p_target = log_p.gather(1, columns.unsqueeze(1)).squeeze(1)  # [n]
+    loss = -(1 - label_smoothing) * log_p_target - label_smoothing * log_p.mean(dim=1)
+    if focal_gamma:
+        loss = loss * (1 - log_p_target.exp()).pow(focal_gamma)
+    return loss * class_weights[columns] * labelled
+
+
+def distillation_loss(logits: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
+    """KL divergence [n] from a teacher's probabilities [n, labels] to logits [n, labels], both softened.
+
+    p ** (1 / T), normalised, is what the teacher's logits divided by T would have given, so its plain probabilities are
+    enough. The factor T ** 2 keeps the gradient's size whatever the temperature (Hinton, Vinyals and Dean 2015).
+    """
+    softened = torch.softmax(teacher.clamp(min=1e-8).log() / temperature, dim=1)
+    log_q = torch.log_softmax(logits / temperature, dim=1)
+    divergence = (softened * (softened.log() - log_q)).sum(dim=1)
+    return temperature**2 * divergence

@@ -1,0 +1,55 @@
+import math
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from models.lessons import UNLABELLED
+from models.losses import classification_loss, distillation_loss
+
+LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.2, 3.0], [1.0, 1.0, 1.0]])
+TARGETS = torch.tensor([0, 1, 2])
+EVEN = torch.ones(3)
+
+
+def test_plain_and_smoothed_cross_entropy_are_those_of_torch() -> None:
+    for smoothing in (0.0, 0.1):
+        expected = cross_entropy(LOGITS, TARGETS, reduction="none", label_smoothing=smoothing)
+        torch.testing.assert_close(classification_loss(LOGITS, TARGETS, EVEN, smoothing, 0.0), expected)
+
+
+def test_class_weights_scale_the_examples_of_a_label() -> None:
+    plain = classification_loss(LOGITS, TARGETS, EVEN, 0.05, 0.0)
+    weighted = classification_loss(LOGITS, TARGETS, torch.tensor([1.0, 2.0, 0.5]), 0.05, 0.0)
+    torch.testing.assert_close(weighted, plain * torch.tensor([1.0, 2.0, 0.5]))
+
+
+def test_focal_loss_is_the_formula_of_its_paper() -> None:
+    p = math.exp(2.0) / (math.exp(2.0) + math.exp(-1.0) + math.exp(0.5))
+    found = classification_loss(LOGITS[:1], TARGETS[:1], EVEN, 0.0, 2.0).item()
+    assert found == pytest.approx(-((1 - p) ** 2) * math.log(p), rel=1e-5)
+
+
+def test_an_example_without_a_label_costs_nothing() -> None:
+    targets = torch.tensor([0, UNLABELLED, 2])
+    found = classification_loss(LOGITS, targets, EVEN, 0.1, 1.0)
+    assert found[1] == 0
+    assert (found[[0, 2]] > 0).all()
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0, 5.0])
+def test_plain_probabilities_are_softened_as_the_teachers_logits_would_be(temperature: float) -> None:
+    teacher = torch.tensor([[1.0, 0.0, -1.0], [0.3, 0.1, 0.0], [4.0, 0.0, 2.0]])
+    p = torch.softmax(teacher / temperature, dim=1)
+    log_q = torch.log_softmax(LOGITS / temperature, dim=1)
+    expected = temperature**2 * (p * (p.log() - log_q)).sum(dim=1)
+    found = distillation_loss(LOGITS, torch.softmax(teacher, dim=1), temperature)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(distillation_loss(teacher, torch.softmax(teacher, dim=1), temperature), torch.zeros(3))
+
+
+def test_a_teacher_that_is_certain_gives_finite_gradients() -> None:
+    logits = LOGITS.clone().requires_grad_()
+    torch.autograd.backward(distillation_loss(logits, torch.eye(3), 2.0).sum())
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
