@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
+from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
@@ -18,8 +19,9 @@ from confluent_kafka.admin import AclOperation, AdminClient  # type: ignore[attr
 from streams.exits import AccessRefused, BrokerUnavailable
 from streams.refusals import not_allowed, who
 from streams.settings import Settings
-from streams.topics import REQUEST_TIMEOUT_S, connect, is_embedded, wanted_topics
+from streams.topics import connect, is_embedded, wanted_topics
 
+Answers = Mapping[str, "Future[Any]"]
 Role = Literal["worker", "topics", "replay", "dead-letters"]
 Operation = Literal["Read", "Write", "Create", "Describe", "DescribeConfigs"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -30,8 +32,14 @@ OPERATIONS: dict[str, AclOperation] = {
     "Describe": AclOperation.DESCRIBE,
     "DescribeConfigs": AclOperation.DESCRIBE_CONFIGS,
 }
-_COORDINATOR_COMES = {KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE}
-_COORDINATOR_PAUSE_S = 0.2
+_NOT_YET = {  # a broker that has just started, or is busy, says one of these, or for once nothing
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+    KafkaError._TIMED_OUT,
+    KafkaError._TRANSPORT,
+}
+ANSWER_LIMIT_S, _ATTEMPT_S, _PAUSE_S = 60.0, 15.0, 0.2
 
 
 class Grant(NamedTuple):
@@ -118,18 +126,17 @@ def _examine(admin: AdminClient, wanted: list[Grant], topics: list[str]) -> tupl
     """What is not allowed, and which topics are not there."""
     allowed: dict[tuple[str, str], set[AclOperation] | None] = {}  # None: not there, or it does not tell
     absent = []
-    answers: Mapping[str, Future[Any]] = admin.describe_topics(
-        TopicCollection(topics), include_authorized_operations=True, request_timeout=REQUEST_TIMEOUT_S
-    )
-    for name, answer in answers.items():
-        try:
-            allowed["topic", name] = set(answer.result().authorized_operations or ()) or None
-        except KafkaException as error:
-            if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-                absent.append(name)
-            allowed["topic", name] = _nothing(error, KafkaError.TOPIC_AUTHORIZATION_FAILED)
+    for name, answer in asked(
+        lambda: admin.describe_topics(
+            TopicCollection(topics), include_authorized_operations=True, request_timeout=_ATTEMPT_S
+        )
+    ).items():
+        if _code(answer) == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            absent.append(name)
+        allowed["topic", name] = told(answer, KafkaError.TOPIC_AUTHORIZATION_FAILED, f"topic {name}")
     for name in dict.fromkeys(grant.name for grant in wanted if grant.kind == "group"):
-        allowed["group", name] = _of_group(admin, name)
+        (answer,) = asked(partial(_describe_group, admin, name)).values()
+        allowed["group", name] = told(answer, KafkaError.GROUP_AUTHORIZATION_FAILED, f"group {name}")
     missing = [
         grant
         for grant in wanted  # of transactional ids the broker tells nothing
@@ -138,27 +145,36 @@ def _examine(admin: AdminClient, wanted: list[Grant], topics: list[str]) -> tupl
     return missing, absent
 
 
-def _of_group(admin: AdminClient, name: str) -> set[AclOperation] | None:
-    deadline_s = time.monotonic() + REQUEST_TIMEOUT_S
+def _describe_group(admin: AdminClient, name: str) -> Answers:
+    return admin.describe_consumer_groups([name], include_authorized_operations=True, request_timeout=_ATTEMPT_S)
+
+
+def asked(ask: Callable[[], Answers], limit_s: float = ANSWER_LIMIT_S) -> Answers:
+    """Ask until the broker has an answer for each, or the limit has passed."""
+    deadline_s = time.monotonic() + limit_s
     while True:
-        try:
-            answer = admin.describe_consumer_groups(
-                [name], include_authorized_operations=True, request_timeout=REQUEST_TIMEOUT_S
-            )[name]
-            return set(answer.result().authorized_operations or ()) or None
-        except KafkaException as error:
-            if error.args[0].code() in _COORDINATOR_COMES and time.monotonic() < deadline_s:
-                time.sleep(_COORDINATOR_PAUSE_S)
-                continue
-            return _nothing(error, KafkaError.GROUP_AUTHORIZATION_FAILED)
+        answers = ask()
+        if _NOT_YET.isdisjoint({_code(one) for one in answers.values()}) or time.monotonic() >= deadline_s:
+            return answers
+        time.sleep(_PAUSE_S)
 
 
-def _nothing(error: KafkaException, refused: int) -> set[AclOperation] | None:
-    code = error.args[0].code()
+def _code(answer: Future[Any]) -> int | None:
+    """The error that an answer is, once it is there."""
+    error = answer.exception()
+    return error.args[0].code() if isinstance(error, KafkaException) else None
+
+
+def told(answer: Future[Any], refused: int, of: str) -> set[AclOperation] | None:
+    """What is allowed; None where the broker keeps no rights. Raises BrokerUnavailable where it did not answer."""
+    code = _code(answer)
+    if code is None:
+        return set(answer.result().authorized_operations or ()) or None
     if code == refused:
         return set()
-    if code in (KafkaError._TIMED_OUT, KafkaError._TRANSPORT):
-        raise BrokerUnavailable(f"the broker does not say what is allowed: {error.args[0].str()}") from None
+    if code in _NOT_YET:
+        text = answer.exception().args[0].str()  # type: ignore[union-attr]  # it has one, and of this kind
+        raise BrokerUnavailable(f"the broker does not say what is allowed on {of}: {text}")
     return None
 
 

@@ -17,7 +17,7 @@ from streams.broker import KafkaBroker
 from tests.crash.points import ALL_POINTS, POINTS
 from tests.crash.runs import START_TIMEOUT_S, Report, draw, run, several
 
-AT_ONCE = 6
+AT_ONCE = 4
 
 
 def strike(bootstrap: str, folder: Path, names: Sequence[str], seeds: Sequence[int], at_once: int) -> list[Report]:

@@ -2,15 +2,19 @@ from __future__ import annotations
 
 import re
 import shlex
+from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AclOperation  # type: ignore[attr-defined]  # public, but not said so
 from typer.testing import CliRunner
 
 from streams.cli import app
 from streams.exits import AccessRefused, BrokerUnavailable
-from streams.grants import ROLES, Grant, commands, grants
+from streams.grants import ROLES, Grant, asked, commands, grants, told
 from streams.refusals import refusal_in
 from streams.settings import load_settings
 
@@ -93,3 +97,34 @@ def test_what_librdkafka_is_refused_names_who_and_where(code: int) -> None:
     found = refusal_in(KafkaException(KafkaError(code)), SHIPPED.broker)
     assert isinstance(found, AccessRefused)
     assert "localhost:9092 refuses a client without a name" in str(found)
+
+
+def answering(code: int | None) -> Future[Any]:
+    future = Future[Any]()
+    if code is None:
+        future.set_result(SimpleNamespace(authorized_operations=[AclOperation.READ]))
+    else:
+        future.set_exception(KafkaException(KafkaError(code)))
+    return future
+
+
+@pytest.mark.parametrize(
+    "not_yet", [KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError._TIMED_OUT]
+)
+def test_a_broker_that_cannot_say_yet_is_asked_again(not_yet: int) -> None:
+    codes = iter([not_yet, None])
+    (answer,) = asked(lambda: {"streamgauge": answering(next(codes))}).values()
+    assert told(answer, KafkaError.GROUP_AUTHORIZATION_FAILED, "group streamgauge") == {AclOperation.READ}
+
+
+def test_a_broker_that_never_says_is_no_broker() -> None:
+    """What is not known must not count as allowed: the worker would end at its first fetch, and say less."""
+    answers = asked(lambda: {"streamgauge": answering(KafkaError.NOT_COORDINATOR)}, limit_s=0.0)
+    with pytest.raises(BrokerUnavailable, match="group streamgauge"):
+        told(answers["streamgauge"], KafkaError.GROUP_AUTHORIZATION_FAILED, "group streamgauge")
+
+
+def test_a_refusal_is_an_answer() -> None:
+    refused = KafkaError.GROUP_AUTHORIZATION_FAILED
+    (answer,) = asked(lambda: {"streamgauge": answering(refused)}).values()
+    assert told(answer, refused, "group streamgauge") == set()
