@@ -59,3 +59,4 @@ class MissingExtra(ModelError):
 
 
 TRAIN_EXTRA = 'pip install "streamgauge[train]"'
+DATA_EXTRA = 'pip install "streamgauge[data]"'
