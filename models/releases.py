@@ -44,12 +44,13 @@ log = logging.getLogger(__name__)
 
 
 class Base(BaseModel):
-    """The encoder a release was fine-tuned from."""
+    """The encoder a release was fine-tuned from; `parent` is the one that was made from, by further pre-training."""
 
     model_config = ConfigDict(frozen=True)
 
     name: str
     sha256: Sha256
+    parent: "Base | None" = None
 
 
 class Data(BaseModel):

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from models.errors import ModelError
-from streams import dead_letter_commands, model_commands
+from streams import base_commands, dead_letter_commands, model_commands
 from streams.access_commands import acls
 from streams.bench.command import bench
 from streams.exits import BROKER_UNAVAILABLE, USAGE, AccessRefused, BrokerUnavailable
@@ -30,6 +30,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 topics_app = typer.Typer(no_args_is_help=True, help="Create and list the topics.")
 app.add_typer(topics_app, name="topics")
 app.add_typer(dead_letter_commands.app, name="dead-letters")
+app.add_typer(base_commands.app, name="bases")
 app.command()(model_commands.train)
 app.command()(model_commands.evaluate)
 app.command()(model_commands.classify)

@@ -8,24 +8,23 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal, NamedTuple
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from models import releases
 from models.classifier import Classifier
 from models.datasets import Checked, Example, check, read_jsonl
-from models.errors import TRAIN_EXTRA, DeviceUnavailable, ExportMismatch, IntegrityError, MissingExtra, ModelError
+from models.errors import TRAIN_EXTRA, MissingExtra, ModelError
 from models.evaluation import Evaluation
 from models.evaluation import evaluate as grade
 from models.lessons import Lesson
 from models.runtimes import RUNTIMES
 from models.tasks import load_task
+from streams.model_output import clear_errors, progress_bar
 
 MAX_TEXT_BYTES = 1 << 20  # a longer line is no text: it is reported and passed over
 BATCH_LINES = 256
@@ -54,7 +53,7 @@ def train(
 ) -> None:
     """Fine-tune on labelled text, calibrate, export, compare with the source, and publish a release."""
     started = time.perf_counter()
-    with _clear_errors():
+    with clear_errors():
         if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise ModelError(f"--out {out}: is there already; choose a directory that is not")
         others, dev_files = _pairs("--also", also), _pairs("--also-dev", also_dev)
@@ -71,7 +70,7 @@ def train(
         except ImportError as error:
             raise MissingExtra(f"training needs the train extra: {TRAIN_EXTRA} ({error})") from error
         settings = TrainSettings(method=method, base=base, epochs=epochs, seed=seed)
-        with _progress() as progress:
+        with progress_bar() as progress:
             checkpoint = fine_tune(lessons, settings, progress)
             directory = make_release(checkpoint, f"train-{method}", out, progress)
         manifest = releases.read_manifest(directory)
@@ -89,11 +88,11 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Grade a release on labelled text: accuracy, F1, calibration, speed."""
-    with _clear_errors():
+    with clear_errors():
         chosen = load_task(task)
         directory = releases.find_release(chosen.name, release)
         examples: Sequence[Example] = read_jsonl(data)
-        with _progress() as progress:
+        with progress_bar() as progress:
             progress("load", 0, 2)
             classifier = Classifier.load(directory, chosen, device, runtime)
             progress("classify", 1, 2)
@@ -107,7 +106,7 @@ def evaluate(
 
 def classify(task: TaskName, release: ReleaseRef = None, device: Device = "auto", runtime: Runtime = "auto") -> None:
     """Read texts on standard input, one a line; write a JSON line for each: text, label, score, scores."""
-    with _clear_errors():
+    with clear_errors():
         chosen = load_task(task)
         classifier = Classifier.load(releases.find_release(chosen.name, release), chosen, device, runtime)
     passed_over = 0
@@ -194,27 +193,6 @@ def _write_scores(classifier: Classifier, texts: Sequence[str]) -> None:
         label = classifier.labels[best]
         print(json.dumps({"text": text, "label": label, "score": scores[label], "scores": scores}, ensure_ascii=False))
     sys.stdout.flush()
-
-
-@contextmanager
-def _clear_errors() -> Iterator[None]:
-    try:
-        yield
-    except ModelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        broken = isinstance(error, IntegrityError | ExportMismatch | DeviceUnavailable)
-        raise typer.Exit(1 if broken else 2) from error
-
-
-@contextmanager
-def _progress() -> Iterator[Any]:
-    """A bar on standard error, as the callable that `models` takes: (what, done, in all)."""
-    percentage = TextColumn("{task.percentage:>3.0f}%")
-    columns = (TextColumn("{task.description}"), BarColumn(), percentage, TimeElapsedColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        row = bar.add_task("start", total=None)
-        yield lambda what, done, total: bar.update(row, description=what, completed=done, total=total)
 
 
 def _report(checked: Checked, data: Path) -> None:
