@@ -107,7 +107,7 @@ class Fleet:
         self._made = 0
         self.machines: list[Machine] = []
         self.codes: Counter[int] = Counter()  # of workers, as their supervisors saw them
-        self.stopped: list[int] = []  # exit codes of supervisors
+        self.stopped: Counter[int] = Counter()  # exit codes of supervisors
 
     async def scale(self, count: int) -> None:
         """Have so many machines: new ones start, the oldest ones stop in order."""
@@ -144,5 +144,5 @@ class Fleet:
 
     async def _stop(self, machine: Machine) -> None:
         code = await machine.stop()
-        self.stopped.append(-signal.SIGKILL if code < 0 else code)
+        self.stopped[-signal.SIGKILL if code < 0 else code] += 1
         self.codes += machine.exit_codes()

@@ -66,6 +66,11 @@ class Plan:
     faults: tuple[Fault, ...]
     poison: Mapping[int, str]
 
+    @property
+    def kinds(self) -> frozenset[str]:
+        """Of the faults."""
+        return frozenset(fault.kind for fault in self.faults)
+
 
 def make_plan(seed: int, events: int, faults: int, poison: int, only: Group | Literal["all"], session_s: float) -> Plan:
     """The plan of a seed.

@@ -28,7 +28,8 @@ class Result:
 
     verdict: dict[str, Any] = field(default_factory=dict)
     hits: list[Hit] = field(default_factory=list)
-    codes: Counter[int] = field(default_factory=Counter)
+    codes: Counter[int] = field(default_factory=Counter)  # of workers
+    stops: Counter[int] = field(default_factory=Counter)  # of supervisors
     problems: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -47,6 +48,7 @@ def summary(plan: Plan, result: Result) -> dict[str, object]:
         "outputs": verdict.get("outputs"),
         "kinds": dict(Counter(hit.kind for hit in result.hits)),
         "worker_exits": {str(code): count for code, count in sorted(result.codes.items())},
+        "supervisor_exits": {str(code): count for code, count in sorted(result.stops.items())},
         "slowest_recovery_s": max((hit.recovered_s for hit in result.hits), default=0.0),
         "problems": result.problems,
         "holds": bool(verdict.get("holds")) and not result.problems,
