@@ -122,7 +122,7 @@ def _broker_and_topics(settings: Settings) -> Iterable[Check]:
     detail = f"{kind} at {settings.broker.bootstrap}, {len(cluster.brokers)} broker(s), cluster {cluster.cluster_id}"
     yield Check("broker", None if is_embedded(cluster) else True, detail, todo)
     if not is_embedded(cluster):
-        yield _access(settings, missing_grants(admin, grants(settings, "worker")))
+        yield _access(settings, missing_grants(settings, admin, grants(settings, "worker")))
     states = {state.name: state for state in topic_states(admin, cluster)}
     of_worker = {grant.name for grant in grants(settings, "worker")}
     for spec in wanted_topics(settings):

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AclOperation, AdminClient  # type: ignore[attr-defined]  # public, but not said so
 
 from streams.exits import AccessRefused, BrokerUnavailable
 from streams.refusals import not_allowed, who
+from streams.security import librdkafka_config
 from streams.settings import Settings
 from streams.topics import connect, is_embedded, wanted_topics
 
-Answers = Mapping[str, "Future[Any]"]
 Role = Literal["worker", "topics", "replay", "dead-letters"]
 Operation = Literal["Read", "Write", "Create", "Describe", "DescribeConfigs"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -38,8 +37,12 @@ _NOT_YET = {  # a broker that has just started, or is busy, says one of these, o
     KafkaError.NOT_COORDINATOR,
     KafkaError._TIMED_OUT,
     KafkaError._TRANSPORT,
+    KafkaError._WAIT_COORD,
 }
 ANSWER_LIMIT_S, _ATTEMPT_S, _PAUSE_S = 60.0, 15.0, 0.2
+
+
+Told = set[AclOperation] | int | None  # what is allowed on a thing; an error's code; None: the broker does not tell
 
 
 class Grant(NamedTuple):
@@ -105,7 +108,7 @@ def require_access(settings: Settings, wanted: list[Grant]) -> None:
     if is_embedded(cluster):  # it has no access control
         absent = [name for name in topics if name not in cluster.topics]
     else:
-        missing, absent = _examine(admin, wanted, topics)
+        missing, absent = _examine(settings, admin, wanted, topics)
         if missing:
             raise _refused(missing, settings)
     if absent:
@@ -116,66 +119,82 @@ class MissingTopics(ValueError):
     """Topics that a role needs and the cluster does not have; the message names them and what to do."""
 
 
-def missing_grants(admin: AdminClient, wanted: Iterable[Grant]) -> list[Grant]:
+def missing_grants(settings: Settings, admin: AdminClient, wanted: Iterable[Grant]) -> list[Grant]:
     """Those that the broker does not give to who `admin` is. A broker that does not tell is taken to allow."""
     wanted = list(wanted)
-    return _examine(admin, wanted, list(dict.fromkeys(one.name for one in wanted if one.kind == "topic")))[0]
+    return _examine(settings, admin, wanted, list(dict.fromkeys(one.name for one in wanted if one.kind == "topic")))[0]
 
 
-def _examine(admin: AdminClient, wanted: list[Grant], topics: list[str]) -> tuple[list[Grant], list[str]]:
+def _examine(
+    settings: Settings, admin: AdminClient, wanted: list[Grant], topics: list[str]
+) -> tuple[list[Grant], list[str]]:
     """What is not allowed, and which topics are not there."""
-    allowed: dict[tuple[str, str], set[AclOperation] | None] = {}  # None: not there, or it does not tell
-    absent = []
-    for name, answer in asked(
-        lambda: admin.describe_topics(
-            TopicCollection(topics), include_authorized_operations=True, request_timeout=_ATTEMPT_S
-        )
-    ).items():
-        if _code(answer) == KafkaError.UNKNOWN_TOPIC_OR_PART:
-            absent.append(name)
-        allowed["topic", name] = told(answer, KafkaError.TOPIC_AUTHORIZATION_FAILED, f"topic {name}")
+    of_topics = asked(lambda: _of_topics(admin, topics))
+    absent = [name for name, told in of_topics.items() if told == KafkaError.UNKNOWN_TOPIC_OR_PART]
+    answers = {("topic", name): told for name, told in of_topics.items()}
     for name in dict.fromkeys(grant.name for grant in wanted if grant.kind == "group"):
-        (answer,) = asked(partial(_describe_group, admin, name)).values()
-        allowed["group", name] = told(answer, KafkaError.GROUP_AUTHORIZATION_FAILED, f"group {name}")
-    missing = [
-        grant
-        for grant in wanted  # of transactional ids the broker tells nothing
-        if (known := allowed.get((grant.kind, grant.name))) is not None and OPERATIONS[grant.operation] not in known
-    ]
+        answers |= {
+            ("group", name): told for name, told in asked(partial(_of_group, settings, name, topics[0])).items()
+        }
+    missing = [grant for grant in wanted if not allows(answers.get((grant.kind, grant.name)), grant.operation)]
     return missing, absent
 
 
-def _describe_group(admin: AdminClient, name: str) -> Answers:
-    return admin.describe_consumer_groups([name], include_authorized_operations=True, request_timeout=_ATTEMPT_S)
+def _of_topics(admin: AdminClient, topics: list[str]) -> dict[str, Told]:
+    answers = admin.describe_topics(
+        TopicCollection(topics), include_authorized_operations=True, request_timeout=_ATTEMPT_S
+    )
+    told: dict[str, Told] = {}
+    for name, answer in answers.items():
+        try:
+            told[name] = set(answer.result().authorized_operations or ()) or None
+        except KafkaException as error:
+            told[name] = error.args[0].code()
+    return told
 
 
-def asked(ask: Callable[[], Answers], limit_s: float = ANSWER_LIMIT_S) -> Answers:
-    """Ask until the broker has an answer for each, or the limit has passed."""
+def _of_group(settings: Settings, group: str, topic: str) -> dict[str, Told]:
+    """Whether the group's offsets may be seen, which whoever may read the group may.
+
+    Describing the group would tell more, but librdkafka ends the whole process when a request of its administration
+    to a coordinator cannot be sent (librdkafka issue 4605): a worker must not ask so while brokers come and go.
+    """
+    consumer = Consumer(librdkafka_config(settings.broker) | {"group.id": group, "log_level": 0})
+    try:
+        (found,) = consumer.committed([TopicPartition(topic, 0)], timeout=_ATTEMPT_S)
+        return {group: found.error.code() if found.error else None}
+    except KafkaException as error:
+        return {group: error.args[0].code()}
+    finally:
+        consumer.close()
+
+
+def asked(ask: Callable[[], dict[str, Told]], limit_s: float = ANSWER_LIMIT_S) -> dict[str, Told]:
+    """Ask until the broker has an answer for each.
+
+    Raises:
+        BrokerUnavailable: it has not within the limit. What is not known must not count as allowed.
+    """
     deadline_s = time.monotonic() + limit_s
     while True:
-        answers = ask()
-        if _NOT_YET.isdisjoint({_code(one) for one in answers.values()}) or time.monotonic() >= deadline_s:
-            return answers
+        told = ask()
+        unknown = next((name for name, one in told.items() if isinstance(one, int) and one in _NOT_YET), None)
+        if unknown is None:
+            return told
+        if time.monotonic() >= deadline_s:
+            raise BrokerUnavailable(f"the broker does not say what is allowed on {unknown}: {_words(told[unknown])}")
         time.sleep(_PAUSE_S)
 
 
-def _code(answer: Future[Any]) -> int | None:
-    """The error that an answer is, once it is there."""
-    error = answer.exception()
-    return error.args[0].code() if isinstance(error, KafkaException) else None
+def allows(told: Told, operation: Operation) -> bool:
+    """Whether an answer allows an operation: None, and errors that are no refusals, are no evidence against it."""
+    if isinstance(told, set):
+        return OPERATIONS[operation] in told
+    return told not in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED)
 
 
-def told(answer: Future[Any], refused: int, of: str) -> set[AclOperation] | None:
-    """What is allowed; None where the broker keeps no rights. Raises BrokerUnavailable where it did not answer."""
-    code = _code(answer)
-    if code is None:
-        return set(answer.result().authorized_operations or ()) or None
-    if code == refused:
-        return set()
-    if code in _NOT_YET:
-        text = answer.exception().args[0].str()  # type: ignore[union-attr]  # it has one, and of this kind
-        raise BrokerUnavailable(f"the broker does not say what is allowed on {of}: {text}")
-    return None
+def _words(told: Told) -> str:
+    return KafkaError(told).str() if isinstance(told, int) else ""
 
 
 def _refused(missing: list[Grant], settings: Settings) -> AccessRefused:

@@ -7,7 +7,6 @@ group; past its deadline, and on anything unexpected, the process ends at once a
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import math
 import os
@@ -41,6 +40,7 @@ from streams.exits import (
 )
 from streams.grants import MissingTopics, grants, require_access
 from streams.health import READY, Readiness, serve_health
+from streams.heap import calm_the_garbage_collector, give_large_blocks_back
 from streams.live import Loaded, load_models
 from streams.refusals import refusal_in
 from streams.security import SecurityError
@@ -59,7 +59,7 @@ async def serve(settings: Settings, load: Callable[[Settings], Sequence[Loaded]]
     for one in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(one, stopping.set)
     worker = build_worker(settings, await _loaded(settings, load, stopping))
-    _calm_the_garbage_collector()
+    calm_the_garbage_collector()
     readiness = Readiness()
     server = _serve_health(settings, readiness)
     loops = worker.start_loops()
@@ -104,13 +104,6 @@ async def _loaded(
         leave(DONE)
     stopped.cancel()
     return loading.result()
-
-
-def _calm_the_garbage_collector() -> None:
-    """Nothing on an event's way is cyclic: look for cycles seldom, and not among what lives as long as the process."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 100)
 
 
 def _serve_health(settings: Settings, readiness: Readiness) -> WSGIServer:
@@ -193,6 +186,7 @@ def _seen(worker: Worker, lag: int, broker_answers: bool) -> Seen:
 def main(load: Callable[[Settings], Sequence[Loaded]] = load_models) -> int:
     """Entry of the child process; settings come from `$STREAMGAUGE_CONFIG` and the environment."""
     set_up_logging()
+    give_large_blocks_back()
     try:
         settings = load_settings()
         require_access(settings, grants(settings, "worker"))

@@ -42,7 +42,7 @@ def test_alerts_and_state_after_kills_and_zombies_are_those_of_a_run_without(
     print(f"\n{found}")
     assert found["alerts"] >= 40 and found["states"] >= 30, "too little happens for this to prove anything"
     assert (found["wrong_alerts"], found["wrong_states"]) == (0, 0), found["first_wrong"]
-    # How much is, depends on how the machine shares itself between Kafka's cleaner and the workers (half to two thirds).
+    # How much is, depends on how the machine shares itself between the log cleaner and the workers.
     assert found["state_records_left"] < found["state_records_written"] * 0.9, "hardly anything was compacted"
     assert found["exit_codes"].keys() <= {"-9", "0", "70"}
 
