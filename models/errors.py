@@ -4,6 +4,7 @@ ModelError
 ├── BadDataset          a data file or a list of examples cannot be learned from or graded on
 ├── BadTask             a task file or task name is wrong
 ├── BadBase             a base encoder cannot be found or read
+├── BadRelease          a release cannot be used for what was asked
 ├── ReleaseNotFound     no release answers to this task and reference
 ├── ReleaseExists       the destination already holds something else
 ├── IntegrityError      a release's file is missing, or is not the one its manifest names
@@ -28,6 +29,10 @@ class BadTask(ModelError):
 
 class BadBase(ModelError):
     """A base encoder cannot be found or read."""
+
+
+class BadRelease(ModelError):
+    """A release cannot be used for what was asked, such as compressing one that is compressed."""
 
 
 class ReleaseNotFound(ModelError):

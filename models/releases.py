@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
@@ -37,6 +37,8 @@ MAX_FILE_BYTES = 2 << 30  # what one ONNX file can hold at most
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]  # no way out of the directory
+
+Precision = Literal["fp32", "fp16", "int8-dynamic", "int8-static"]  # see `models.quantization`
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -91,6 +93,7 @@ class Manifest(BaseModel):
     method: str
     seed: int
     recipe: str
+    precision: Precision = Field(default="fp32", description="in which the graph holds its weights")
 
     @model_validator(mode="before")
     @classmethod

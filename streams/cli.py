@@ -23,6 +23,7 @@ from models.errors import ModelError
 from streams import base_commands, dead_letter_commands, model_commands
 from streams.access_commands import acls
 from streams.bench.command import bench
+from streams.compress_command import compress
 from streams.exits import BROKER_UNAVAILABLE, USAGE, AccessRefused, BrokerUnavailable
 from streams.settings import Settings, SettingsError, load_settings
 
@@ -34,6 +35,7 @@ app.add_typer(base_commands.app, name="bases")
 app.command()(model_commands.train)
 app.command()(model_commands.evaluate)
 app.command()(model_commands.classify)
+app.command()(compress)
 app.command()(acls)
 app.command()(bench)
 

@@ -13,10 +13,10 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from models.classifier import Encoded, Head, Model
+from models.classifier import Encoded, Head, Model, Span
 from models.errors import BadTask
 from models.releases import find_release
-from models.runtimes import REFERENCE
+from models.runtimes import precision_of, reference
 from models.tasks import LabelPolicy, Task, load_task
 from streams import metrics
 from streams.settings import Settings
@@ -63,6 +63,10 @@ class TextModel(Protocol):
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """Tokenise; a text longer than the model reads becomes several windows. Called on the tokeniser's thread."""
+        ...
+
+    def spans(self, text: str) -> list[list[Span]]:
+        """Where in a text each token of each of its windows stands, in characters. Called on any thread."""
         ...
 
     def padded_tokens(self, lengths: Sequence[int]) -> int:
@@ -186,7 +190,8 @@ def load_models(settings: Settings) -> list[Loaded]:
 
 
 def _reference(directory: Path, threads: int | None, tasks: Sequence[Task]) -> Loaded:
-    return serve(Model.load(directory, device="cpu", runtime=REFERENCE["cpu"], threads=threads), tasks)
+    runtime = reference(precision_of(directory))
+    return serve(Model.load(directory, device="cpu", runtime=runtime, threads=threads), tasks)
 
 
 def _task(name: str, file: Path | None) -> Task:

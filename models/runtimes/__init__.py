@@ -11,9 +11,21 @@
 `open_runtime` and `out_of_memory` are all that a caller needs.
 """
 
-from models.runtimes.candidates import REFERENCE, RUNTIMES
-from models.runtimes.choosing import available, open_runtime
+from models.runtimes.candidates import REFERENCE, RUNTIMES, reference
+from models.runtimes.choosing import available, open_runtime, precision_of
 from models.runtimes.memory import out_of_memory
 from models.runtimes.protocol import Device, Floats, Ids, Runtime
 
-__all__ = ["REFERENCE", "RUNTIMES", "Device", "Floats", "Ids", "Runtime", "available", "open_runtime", "out_of_memory"]
+__all__ = [
+    "REFERENCE",
+    "RUNTIMES",
+    "Device",
+    "Floats",
+    "Ids",
+    "Runtime",
+    "available",
+    "open_runtime",
+    "out_of_memory",
+    "precision_of",
+    "reference",
+]

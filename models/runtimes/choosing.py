@@ -11,9 +11,9 @@ from typing import TypeVar
 
 from models.errors import DeviceUnavailable, IntegrityError, RuntimeUnavailable
 from models.golden import GOLDEN, Golden, read_golden
-from models.releases import MODEL
+from models.releases import MODEL, Precision, read_manifest
 from models.runtimes import parity
-from models.runtimes.candidates import CANDIDATES, REFERENCE, RUNTIMES, Candidate
+from models.runtimes.candidates import CANDIDATES, RUNTIMES, Candidate, reference
 from models.runtimes.cuda import cuda_problem
 from models.runtimes.measuring import choose, golden_batches, golden_handfuls, golden_logits, measure
 from models.runtimes.protocol import Device, Runtime, cores
@@ -67,14 +67,17 @@ def open_runtime(
 
 
 def _fastest(directory: Path, device: str, slots: int, heads: Sequence[slice]) -> Runtime:
-    golden = read_golden(directory)
+    precision, golden = precision_of(directory), read_golden(directory)
+    candidates = [one for one in fitting(precision) if one.device == device and not one.by_name]
+    if not candidates:
+        raise RuntimeUnavailable(f"a release in {precision} runs on the CPU alone")
     if golden is None:
-        reference = _candidate(REFERENCE[device])
-        runtime = _loaded(reference, directory, slots)
-        log.info("%s: %s: without %s nothing else can be compared", directory.name, reference.name, GOLDEN)
+        only = _candidate(reference(precision, device))
+        runtime = _loaded(only, directory, slots)
+        log.info("%s: %s: without %s nothing else can be compared", directory.name, only.name, GOLDEN)
         return runtime
-    candidates = [candidate for candidate in CANDIDATES if candidate.device == device and not candidate.by_name]
-    key = decision_key(directory, device, slots, heads, [(each.name, each.tolerance) for each in candidates])
+    judged = [(each.name, *parity.allowance(each.tolerance, precision)) for each in candidates]
+    key = decision_key(directory, device, slots, heads, judged)
     if (decision := recall(key)) and decision.chosen in {candidate.name for candidate in candidates}:
         try:
             runtime = _loaded(_candidate(decision.chosen), directory, slots)
@@ -83,26 +86,31 @@ def _fastest(directory: Path, device: str, slots: int, heads: Sequence[slice]) -
         else:
             log.info("%s: %s (measured before)", directory.name, _told(decision))
             return runtime
-    decision, runtime = _decided(directory, candidates, slots, golden, heads)
+    decision, runtime = _decided(directory, precision, candidates, slots, golden, heads)
     remember(key, decision)
     log.info("%s: %s", directory.name, _told(decision))
     return runtime
 
 
 def _decided(
-    directory: Path, candidates: Sequence[Candidate], slots: int, golden: Golden, heads: Sequence[slice]
+    directory: Path,
+    precision: Precision,
+    candidates: Sequence[Candidate],
+    slots: int,
+    golden: Golden,
+    heads: Sequence[slice],
 ) -> tuple[Decision, Runtime]:
     findings: list[Finding] = []
     rates: dict[str, float] = {}
     best: Runtime | None = None  # only this one stays in memory
     for candidate in candidates:
-        if candidate.spare and rates and (leader := choose(rates)) != REFERENCE[candidate.device]:
+        if candidate.spare and rates and (leader := choose(rates)) != reference(precision, candidate.device):
             findings.append(
                 Finding(name=candidate.name, refused=f"not tried, as {leader} is faster than the reference")
             )
             continue
         try:
-            runtime = _passed(candidate, directory, slots, golden, heads)
+            runtime = _passed(candidate, directory, precision, slots, golden, heads)
             batches = [*golden_batches(golden, candidate.device), *golden_handfuls(golden)]
             rate = _or_unavailable("run", partial(measure, runtime, batches, MEASURE_S))
         except RuntimeUnavailable as error:
@@ -123,8 +131,12 @@ def _named(directory: Path, device: Device, name: str, threads: int | None, head
         raise RuntimeUnavailable(f"runtime: {name!r} is none; allowed: auto, {', '.join(RUNTIMES)}")
     candidate = _candidate(name)
     if device not in ("auto", candidate.device):
-        fitting = ", ".join(other.name for other in CANDIDATES if other.device == device)
-        raise RuntimeUnavailable(f"runtime: {name!r} does not run on device {device!r}; on it there are {fitting}")
+        others = ", ".join(other.name for other in CANDIDATES if other.device == device)
+        raise RuntimeUnavailable(f"runtime: {name!r} does not run on device {device!r}; on it there are {others}")
+    precision = precision_of(directory)
+    if precision not in candidate.precisions:
+        others = ", ".join(other.name for other in fitting(precision))
+        raise RuntimeUnavailable(f"runtime: {name!r} does not run a release in {precision}; those that do: {others}")
     if candidate.device == "cuda" and (problem := cuda_problem()):
         raise DeviceUnavailable(f"runtime: {name!r} was asked for, but {problem}; use 'auto'")
     slots = 1 if candidate.device == "cuda" else threads or cores()
@@ -132,10 +144,10 @@ def _named(directory: Path, device: Device, name: str, threads: int | None, head
     try:
         if golden is None:
             runtime = _loaded(candidate, directory, slots)
-            if name not in REFERENCE.values():
+            if name != reference(precision, candidate.device):
                 log.warning("%s: %s, unchecked: the release has no %s", directory.name, name, GOLDEN)
         else:
-            runtime = _passed(candidate, directory, slots, golden, heads)
+            runtime = _passed(candidate, directory, precision, slots, golden, heads)
     except RuntimeUnavailable as error:
         others = ", ".join(other for other in available(directory, candidate.device) if other != name) or "none"
         raise RuntimeUnavailable(f"runtime: {name!r}: {error}; what loads here: {others}; or use 'auto'") from error
@@ -146,7 +158,7 @@ def _named(directory: Path, device: Device, name: str, threads: int | None, head
 def available(directory: Path, device: str) -> list[str]:
     """The names of the runtimes of a device ("cpu" or "cuda") that can load a release here."""
     names = []
-    for candidate in CANDIDATES:
+    for candidate in fitting(precision_of(directory)):
         if candidate.device == device:
             try:
                 _loaded(candidate, directory, 1)
@@ -154,6 +166,16 @@ def available(directory: Path, device: str) -> list[str]:
                 continue
             names.append(candidate.name)
     return names
+
+
+def precision_of(directory: Path) -> Precision:
+    """In which precision a release holds its weights. Raises IntegrityError when it is no release."""
+    return read_manifest(directory).precision
+
+
+def fitting(precision: Precision) -> list[Candidate]:
+    """The candidates for releases of this precision, on any device."""
+    return [candidate for candidate in CANDIDATES if precision in candidate.precisions]
 
 
 def _candidate(name: str) -> Candidate:
@@ -164,12 +186,15 @@ def _loaded(candidate: Candidate, directory: Path, slots: int) -> Runtime:
     return _or_unavailable("load", partial(candidate.load, directory, slots))
 
 
-def _passed(candidate: Candidate, directory: Path, slots: int, golden: Golden, heads: Sequence[slice]) -> Runtime:
+def _passed(
+    candidate: Candidate, directory: Path, precision: Precision, slots: int, golden: Golden, heads: Sequence[slice]
+) -> Runtime:
     """A candidate, loaded and through the gate. Raises RuntimeUnavailable when it is not."""
     runtime = _loaded(candidate, directory, slots)
     batches = golden_batches(golden, candidate.device)
     logits = _or_unavailable("run", partial(golden_logits, runtime, batches))
-    if problem := parity.problem(logits, golden.logits, candidate.tolerance, heads):
+    tolerance, labels = parity.allowance(candidate.tolerance, precision)
+    if problem := parity.problem(logits, golden.logits, tolerance, heads, labels):
         raise RuntimeUnavailable(problem)
     return runtime
 

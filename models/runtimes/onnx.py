@@ -1,4 +1,4 @@
-"""ONNX Runtime: float32 on the CPU, float32 (TF32) on CUDA, float16 through TensorRT.
+"""ONNX Runtime: float32 or int8 on the CPU, float32 (TF32) on CUDA, float16 through TensorRT.
 
 CUDA graphs are left out: one is recorded for one shape of batch, and batches of real texts come in hundreds of shapes.
 """
@@ -126,9 +126,17 @@ class _Binding:
 
 def load_cpu(directory: Path, slots: int) -> OnnxRuntime:
     """Float32 on the CPU, one core a run."""
-    options = session_options()
-    session = ort.InferenceSession(str(directory / MODEL), options, providers=["CPUExecutionProvider"])
-    return OnnxRuntime("onnxruntime-fp32", slots, session)
+    return _on_cpu("onnxruntime-fp32", directory, slots)
+
+
+def load_int8_cpu(directory: Path, slots: int) -> OnnxRuntime:
+    """As the graph is quantised, on the CPU, one core a run."""
+    return _on_cpu("onnxruntime-int8", directory, slots)
+
+
+def _on_cpu(name: str, directory: Path, slots: int) -> OnnxRuntime:
+    session = ort.InferenceSession(str(directory / MODEL), session_options(), providers=["CPUExecutionProvider"])
+    return OnnxRuntime(name, slots, session)
 
 
 def load_packed_cpu(directory: Path, slots: int) -> PackedOnnxRuntime:

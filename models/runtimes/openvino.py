@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: bfloat16 where the CPU multiplies in it, else float32.
+"""OpenVINO on the CPU: bfloat16 where the CPU multiplies in it, else float32; int8 where the graph says so.
 
 For a graph whose shapes are free OpenVINO prepares itself anew whenever the shape of a batch changes, which takes as
 long as 20 to 40 tokens. So there are two runtimes: one for batches of any shape, and one for packed rows, which is
@@ -85,12 +85,21 @@ class PackedOpenVinoRuntime(Rows):
 
 def load(directory: Path, slots: int, precision: Precision) -> OpenVinoRuntime:
     """A release's graph in this precision. Raises RuntimeUnavailable without OpenVINO, or bf16 in the CPU."""
+    return _loaded(f"openvino-{precision}", directory, slots, precision)
+
+
+def load_int8(directory: Path, slots: int) -> OpenVinoRuntime:
+    """A graph with fixed int8 ranges, the rest of it in bf16 where the CPU has that. Raises RuntimeUnavailable."""
+    return _loaded("openvino-int8", directory, slots, "bf16" if _has_bf16(_core()) else "fp32")
+
+
+def _loaded(name: str, directory: Path, slots: int, precision: Precision) -> OpenVinoRuntime:
     core = _core()
     # It keeps compiled kernels of the shapes it saw, 5,000 by default: 1 GiB after 1,200 shapes of batches. Without any
     # a text alone takes twice as long; this few bring that back, and memory stays where it is.
     options = _options(core, slots, precision) | {"CPU_RUNTIME_CACHE_CAPACITY": 256}
     compiled = core.compile_model(str(directory / MODEL), "CPU", options)
-    runtime = OpenVinoRuntime(f"openvino-{precision}", slots, compiled)
+    runtime = OpenVinoRuntime(name, slots, compiled)
     _run_once(runtime)
     return runtime
 
@@ -116,8 +125,12 @@ def load_packed(directory: Path, slots: int, precision: Precision) -> PackedOpen
     return runtime
 
 
+def _has_bf16(core: "openvino.Core") -> bool:
+    return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 def _options(core: "openvino.Core", slots: int, precision: Precision) -> dict[str, object]:
-    if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if precision == "bf16" and not _has_bf16(core):
         raise RuntimeUnavailable("this CPU does not compute in bf16")
     return {
         "NUM_STREAMS": slots,

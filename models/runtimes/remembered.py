@@ -19,7 +19,6 @@ from models import releases
 from models.golden import GOLDEN
 from models.releases import MODEL, file_sha256
 from models.runtimes.cuda import cuda_device
-from models.runtimes.parity import DIFFERENT_LABELS
 from models.runtimes.protocol import cores
 
 MAX_DECISION_BYTES = 1 << 20
@@ -52,14 +51,14 @@ class Decision(BaseModel):
 
 
 def decision_key(
-    directory: Path, device: str, slots: int, heads: Sequence[slice], candidates: Sequence[tuple[str, float]]
+    directory: Path, device: str, slots: int, heads: Sequence[slice], candidates: Sequence[tuple[str, float, float]]
 ) -> str:
     """A hash over all a decision depends on: the release, how it is judged, libraries, machine."""
     facts = {
         "model": file_sha256(directory / MODEL),
         "golden": file_sha256(directory / GOLDEN),
         "heads": [[columns.start, columns.stop] for columns in heads],
-        "gate": [DIFFERENT_LABELS, *candidates],
+        "gate": [*candidates],  # each with how far it may be off, and on how many labels
         "device": cuda_device() if device == "cuda" else device,
         "slots": slots,
         "versions": {name: _version(name) for name in PACKAGES},

@@ -8,7 +8,7 @@ from models.packing import TOKENS_A_TEXT, Row, pack
 from models.releases import PACKED
 from models.runtimes.protocol import Floats, Ids
 
-NO_PACKED = f"the release has no {PACKED}: its encoder cannot read rows, or the release is older; train it again"
+NO_PACKED = f"the release has no {PACKED}: its encoder cannot read rows, or it is compressed, or older"
 
 RunRow = Callable[[dict[str, Ids]], Floats]  # one row's inputs to the logits [tokens / TOKENS_A_TEXT, columns]
 

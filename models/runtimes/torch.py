@@ -17,6 +17,8 @@ from models.runtimes.protocol import Floats, Ids, Rectangles
 if TYPE_CHECKING:
     import torch
 
+    from models.training import TextClassifier
+
 UNUSED = "encoder.pooler."  # some encoders have a part that no exported graph contains, as it is not asked
 
 
@@ -48,7 +50,7 @@ class TorchRuntime(Rectangles):
 
 def load_cpu(directory: Path, slots: int) -> TorchRuntime:
     """Bfloat16 on a CPU that multiplies in it. Raises RuntimeUnavailable."""
-    model = _model(directory)
+    model = _in_bfloat16(source(directory))
     import torch
 
     has = torch.cpu.get_capabilities()
@@ -59,7 +61,7 @@ def load_cpu(directory: Path, slots: int) -> TorchRuntime:
 
 def load_cuda(directory: Path, slots: int) -> TorchRuntime:
     """Bfloat16 on CUDA. Raises RuntimeUnavailable."""
-    model = _model(directory)
+    model = _in_bfloat16(source(directory))
     import torch
 
     if not torch.cuda.is_available() or not torch.cuda.is_bf16_supported():
@@ -67,7 +69,8 @@ def load_cuda(directory: Path, slots: int) -> TorchRuntime:
     return TorchRuntime("torch-cuda-bf16", "cuda", slots, model.to("cuda"))
 
 
-def _model(directory: Path) -> "torch.nn.Module":
+def source(directory: Path) -> "TextClassifier":
+    """The trained model in float32, built anew from a release in float32 or float16. Raises RuntimeUnavailable."""
     try:
         import onnx  # noqa: F401 - read_weights needs it: say so before the slow imports
         import torch
@@ -88,9 +91,15 @@ def _model(directory: Path) -> "torch.nn.Module":
     if missing := sorted(wanted - set(weights)):
         raise RuntimeUnavailable(f"{MODEL} does not name the weights of its encoder (such as {missing[0]})")
     model.load_state_dict({name: weights[name] for name in wanted}, strict=False)
-    encoder.to(torch.bfloat16)
-    encoder.register_forward_hook(_in_float32)  # mean and heads stay in float32: they cost nothing
     return model.eval()
+
+
+def _in_bfloat16(model: "TextClassifier") -> "TextClassifier":
+    import torch
+
+    model.encoder.to(torch.bfloat16)
+    model.encoder.register_forward_hook(_in_float32)  # mean and heads stay in float32: they cost nothing
+    return model
 
 
 def _in_float32(_encoder: Any, _inputs: Any, output: Any) -> Any:
@@ -109,6 +118,9 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
 
     graph = onnx.load(path).graph
     arrays = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:  # a weight stored as float16 has its name once it is widened
+        if node.op_type == "Cast" and node.input[0] in arrays:
+            arrays[node.output[0]] = arrays.pop(node.input[0])
     biases = {
         product: bias
         for node in graph.node
