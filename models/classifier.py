@@ -25,6 +25,8 @@ from models.softmax import softmax
 from models.tasks import Task
 from models.windows import MAX_CHARS_A_TOKEN, MAX_WINDOWS, merge, overlap_tokens
 
+Span = tuple[int, int]  # the first character and the one after the last; (0, 0) is nowhere
+
 
 class Encoded(NamedTuple):
     """A text as token ids, special tokens included: one window of 2..max_tokens, or overlapping ones if it is long.
@@ -100,7 +102,18 @@ class Model:
         # One call a text: a single text never enters the tokenizers library's own thread pool, and measures as fast.
         return [self._encode(text) for text in texts]
 
+    def spans(self, text: str) -> list[list[Span]]:
+        """Where in a text each token stands, for each window that `encode` makes of it; special tokens are nowhere.
+
+        Positions count characters (Unicode code points), so that `text[start:end]` is what the token was read from.
+        """
+        return [encoding.offsets for encoding in self._read(text)[0]]
+
     def _encode(self, text: str) -> Encoded:
+        encodings, cut = self._read(text)
+        return Encoded([encoding.ids for encoding in encodings], cut)
+
+    def _read(self, text: str) -> tuple[list[Encoding], bool]:
         cut = len(text) > self._most_chars
         text = text[: self._most_chars]
         try:
@@ -108,10 +121,7 @@ class Model:
         except TypeError:  # half of a surrogate pair, which JSON can carry and UTF-8 cannot
             encoding = self._tokenizer.encode(text.encode("utf-8", "replace").decode())
         further: list[Encoding] = encoding.overflowing
-        if not further:
-            return Encoded([encoding.ids], cut)
-        windows = [encoding.ids, *(window.ids for window in further[: MAX_WINDOWS - 1])]
-        return Encoded(windows, cut or len(further) >= MAX_WINDOWS)
+        return [encoding, *further[: MAX_WINDOWS - 1]], cut or len(further) >= MAX_WINDOWS
 
     def padded_tokens(self, lengths: Sequence[int]) -> int:
         """What a batch of windows of so many tokens comes to, padding counted."""
@@ -152,17 +162,21 @@ class Classifier:
     def classify(self, texts: Sequence[str]) -> Floats:
         """Calibrated probabilities [n, labels] of any number of texts, in their order; long ones merged by the rule."""
         encoded = self.model.encode(texts)
-        rows = self._rows([window for one in encoded for window in one.windows])
+        rows = self.rows([window for one in encoded for window in one.windows])
         if len(rows) == len(encoded):
             return rows
         ends = accumulate(len(one.windows) for one in encoded)
         merged = [
-            merge(rows[end - len(one.windows) : end], list(map(len, one.windows)), self._rule, self._alert_columns)
+            self.merged(rows[end - len(one.windows) : end], list(map(len, one.windows)))
             for one, end in zip(encoded, ends, strict=True)
         ]
         return np.stack(merged)
 
-    def _rows(self, windows: Sequence[Sequence[int]]) -> Floats:
+    def merged(self, rows: Floats, lengths: Sequence[int]) -> Floats:
+        """One row [labels] for a text from the rows [windows, labels] of its windows of so many tokens."""
+        return merge(rows, lengths, self._rule, self._alert_columns)
+
+    def rows(self, windows: Sequence[Sequence[int]]) -> Floats:
         """Probabilities [windows, labels], in batches of similar length, as many at once as the model has slots."""
         rows = np.zeros((len(windows), len(self.labels)), np.float32)
         batches = length_sorted_batches([len(window) for window in windows], BATCH_TOKENS[self.model.device])

@@ -22,6 +22,7 @@ from streams import metrics
 from streams.adaptive import Bounds
 from streams.consuming import Slice, SliceConsumer, require_known_faust, slice_transport
 from streams.device import Device
+from streams.evidence import AlertEvidence
 from streams.exits import end_process, guarded
 from streams.grants import grants, require_access
 from streams.intake import Intake
@@ -87,9 +88,11 @@ def build_worker(settings: Settings, models: Sequence[Loaded]) -> Worker:
         one.finish(cast(SliceConsumer, app.consumer))
 
     for name, source in settings.active_sources.items():
+        its = [one for one in scorers if one.serves(source.tasks)]
+        patience_s = settings.models.explain_alerts_ms / 1000
         pipeline = SourcePipeline(
             Intake(name, source, settings.intake),
-            [one for one in scorers if one.serves(source.tasks)],
+            its,
             source.tasks,
             source.priority,
             publisher,
@@ -97,6 +100,7 @@ def build_worker(settings: Settings, models: Sequence[Loaded]) -> Worker:
             settings.batching.max_slices_in_flight,
             finish,
             source.shed_after_s,
+            AlertEvidence(its, patience_s) if patience_s else None,
         )
         loops[f"source-{name}"] = pipeline.run
         _add_agent(app, source.topic, f"source-{name}", pipeline, broker)

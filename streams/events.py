@@ -155,7 +155,10 @@ class Alert(Prediction):
     state: Literal["open", "resolved"]
     severity: Literal["low", "medium", "high"]
     subject: Annotated[str, Field(description="the account, conversation or entity it is about")]
-    evidence: Annotated[dict[str, Any], Field(description="the text, or the window's counts and top headlines")]
+    evidence: Annotated[
+        dict[str, Any],
+        Field(description="the text, and if asked for its telling words, or the window's counts and top headlines"),
+    ]
 
 
 class Route(Prediction):

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from models import releases
+from models import explanations, releases
 from models.classifier import Classifier
 from models.datasets import Checked, Example, check, read_jsonl
 from models.errors import TRAIN_EXTRA, MissingExtra, ModelError
@@ -104,7 +104,13 @@ def evaluate(
         _show_evaluation(found, chosen.review_below if abstain else None)
 
 
-def classify(task: TaskName, release: ReleaseRef = None, device: Device = "auto", runtime: Runtime = "auto") -> None:
+def classify(
+    task: TaskName,
+    release: ReleaseRef = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Also: what each word does for the score.")] = False,
+    device: Device = "auto",
+    runtime: Runtime = "auto",
+) -> None:
     """Read texts on standard input, one a line; write a JSON line for each: text, label, score, scores."""
     with clear_errors():
         chosen = load_task(task)
@@ -119,9 +125,9 @@ def classify(task: TaskName, release: ReleaseRef = None, device: Device = "auto"
             continue
         batch.append(line.text)
         if len(batch) == batch_lines:
-            _write_scores(classifier, batch)
+            _write_scores(classifier, batch, explain)
             batch = []
-    _write_scores(classifier, batch)
+    _write_scores(classifier, batch, explain)
     if passed_over:
         raise typer.Exit(1)
 
@@ -186,13 +192,22 @@ def read_lines(stream: BinaryIO) -> Iterator[Line]:
         yield Line(number, text, None if text else "empty")
 
 
-def _write_scores(classifier: Classifier, texts: Sequence[str]) -> None:
+def _write_scores(classifier: Classifier, texts: Sequence[str], explain: bool) -> None:
     for text, row in zip(texts, classifier.classify(texts), strict=True):
         best = int(row.argmax())
         scores = {label: round(float(score), 6) for label, score in zip(classifier.labels, row, strict=True)}
         label = classifier.labels[best]
-        print(json.dumps({"text": text, "label": label, "score": scores[label], "scores": scores}, ensure_ascii=False))
+        found = {"text": text, "label": label, "score": scores[label], "scores": scores}
+        words = {"words": _words(classifier, text, label)} if explain else {}
+        print(json.dumps(found | words, ensure_ascii=False))
     sys.stdout.flush()
+
+
+def _words(classifier: Classifier, text: str, label: str) -> list[dict[str, Any]]:
+    return [
+        {"start": start, "end": end, "text": text[start:end], "weight": round(weight, 6)}
+        for start, end, weight in explanations.explain(classifier, text, label).words
+    ]
 
 
 def _report(checked: Checked, data: Path) -> None:

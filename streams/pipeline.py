@@ -21,6 +21,7 @@ from streams.consuming import Slice
 from streams.decisions import decide
 from streams.envelope import dead_letter
 from streams.events import Event, Output, Rejected, iso
+from streams.evidence import AlertEvidence
 from streams.intake import Intake
 from streams.live import Served
 from streams.publishing import Publisher
@@ -49,6 +50,7 @@ class SourcePipeline:
         in_flight: how many slices may be.
         finish: called with each slice whose outputs are acknowledged.
         shed_after_s: events that waited longer are set aside unscored; None never does.
+        evidence: adds to alerts the words they rest on; None leaves them as they are.
         clock: wall clock, seconds since 1970.
     """
 
@@ -63,6 +65,7 @@ class SourcePipeline:
         in_flight: int,
         finish: Callable[[Slice], None],
         shed_after_s: float | None = None,
+        evidence: AlertEvidence | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._intake = intake
@@ -73,6 +76,7 @@ class SourcePipeline:
         self._surge = surge
         self._finish = finish
         self._shed_after_s = shed_after_s
+        self._evidence = evidence
         self._clock = clock
         self._room = asyncio.Semaphore(in_flight)
         self._running: set[asyncio.Task[None]] = set()
@@ -107,7 +111,9 @@ class SourcePipeline:
         self, accepted: _Accepted, before: asyncio.Future[None] | None, handed_over: asyncio.Future[None]
     ) -> None:
         outcomes = [await future for future in accepted.scores]
-        outputs = self._outputs(accepted, outcomes)
+        outputs: Sequence[Output] = self._outputs(accepted, outcomes)
+        if self._evidence is not None:
+            outputs = await self._evidence.added(outputs, accepted.verdicts)
         if before is not None:
             await before
         counts, sent_s = self._metrics.decided(outputs), time.monotonic()

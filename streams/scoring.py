@@ -27,6 +27,8 @@ from streams.live import Loaded, Served
 from streams.settings import LANES
 from streams.trial import Poison, Ran, Row, Scores, rounded
 
+EVIDENCE_LANE = len(LANES)  # below those that sources can name
+
 log = logging.getLogger(__name__)
 
 
@@ -119,7 +121,7 @@ class Scorer:
     ) -> None:
         self.loaded = loaded
         self.name = loaded.name
-        self.batcher: MicroBatcher[Item] = MicroBatcher(len(LANES), loaded.model.packs)
+        self.batcher: MicroBatcher[Item] = MicroBatcher(len(LANES) + 1, loaded.model.packs)
         self.ladder = Ladder(loaded, bounds, clock, jitter)
         self._clock = clock
         self._tokeniser: Executor | None = None
@@ -162,6 +164,20 @@ class Scorer:
         now_s = self._clock()
         self.batcher.add(self._items(encoded, _Slots(len(texts), done)), lane, now_s)
         self.pace.arrived(len(texts), now_s)
+        self._queued()
+        return done
+
+    @property
+    def idle(self) -> bool:
+        """Whether no text waits for the model, and something can run it."""
+        return not len(self.batcher) and not self.ladder.holding
+
+    async def submit_windows(self, windows: Sequence[Sequence[int]], lane: int) -> asyncio.Future[list[Outcome]]:
+        """Queue token ids as they are; the future resolves to one outcome for each, in order."""
+        done: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
+        slots = _Slots(len(windows), done)
+        items = (((slots, place, ids), len(ids)) for place, ids in enumerate(windows))
+        self.batcher.add(items, lane, self._clock())
         self._queued()
         return done
 

@@ -161,6 +161,7 @@ class ModelSettings(Section):
     threads: int | None = Field(default=None, ge=1, le=256)
     hang_s: float = Field(ge=5, le=3600)
     hold_limit_s: float = Field(ge=1, le=86_400)
+    explain_alerts_ms: float = Field(ge=0, le=10_000)
     releases: dict[Name, str] = {}
     tasks: dict[Name, Path] = {}
 

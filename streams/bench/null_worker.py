@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import uvloop
 
-from models.classifier import Encoded, Head
+from models.classifier import Encoded, Head, Span
 from models.tasks import load_task
 from models.windows import Floats
 from streams.bench.systems.common import NULL_LABELS, NULL_RELEASE, NULL_ROW
@@ -34,6 +34,10 @@ class NullModel:
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
         """The same two tokens for each."""
         return [_ENCODED] * len(texts)
+
+    def spans(self, text: str) -> list[list[Span]]:
+        """None of the two tokens stands for a word."""
+        return [[(0, 0), (0, 0)]]
 
     def padded_tokens(self, lengths: Sequence[int]) -> int:
         """Without padding."""

@@ -12,7 +12,7 @@ from functools import cache
 
 import numpy as np
 
-from models.classifier import Encoded, Head
+from models.classifier import Encoded, Head, Span
 from models.tasks import load_task
 from models.windows import Floats
 
@@ -69,6 +69,10 @@ class StormModel:
         if any(text.startswith(BREAKS_TOKENISER) for text in texts):
             raise ValueError("a text that cannot be tokenised")
         return [Encoded([_ids(text)], False) for text in texts]
+
+    def spans(self, text: str) -> list[list[Span]]:
+        """No id stands for a word."""
+        return [[(0, 0)] * len(_ids(text))]
 
     def padded_tokens(self, lengths: Sequence[int]) -> int:
         """Without padding."""

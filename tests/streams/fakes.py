@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from models.classifier import Encoded, Head
+from models.classifier import Encoded, Head, Span
 from models.tasks import LabelPolicy, Task
 from models.windows import Rule
 from streams.live import Loaded, Served
@@ -88,6 +88,10 @@ class FakeModel:
         ids, size = list(map(ord, text)), self._max_tokens
         windows = [ids[start : start + size] for start in range(0, len(ids), size)]
         return Encoded(windows[: self._max_windows], len(windows) > self._max_windows)
+
+    def spans(self, text: str) -> list[list[Span]]:
+        places, size = [(place, place + 1) for place in range(len(text))], self._max_tokens
+        return [places[start : start + size] for start in range(0, len(places), size)][: self._max_windows]
 
     def padded_tokens(self, lengths: Sequence[int]) -> int:
         return sum(lengths) if self.packs else max(lengths) * len(lengths)

@@ -22,6 +22,7 @@ from streams.consuming import Slice
 from streams.device import Device
 from streams.embedded import EmbeddedBroker
 from streams.events import Coordinates
+from streams.evidence import AlertEvidence
 from streams.exits import BrokerUnavailable
 from streams.intake import Intake
 from streams.lineage import Redriven, headers_of
@@ -71,6 +72,7 @@ class Running:
         on_finish: Callable[[Slice], None],
         publisher: Publisher,
         shed_after_s: float | None,
+        explain_s: float | None,
     ) -> None:
         self.finished: list[Slice] = []
         scorers = [Scorer(loaded(one, *(task_of(task, BAD) for task in one.heads)), bounds()) for one in models]
@@ -81,8 +83,9 @@ class Running:
             self.finished.append(one)
 
         intake = Intake("news", settings.sources["news"], settings.intake)
+        evidence = None if explain_s is None else AlertEvidence(scorers, explain_s)
         self.pipeline = SourcePipeline(
-            intake, scorers, tasks, BULK, publisher, settings.surge, in_flight, finish, shed_after_s
+            intake, scorers, tasks, BULK, publisher, settings.surge, in_flight, finish, shed_after_s, evidence
         )
         self.loops = [asyncio.create_task(loop()) for loop in (self.pipeline.run, self.device.run)]
 
@@ -104,12 +107,13 @@ async def running(
     on_finish: Callable[[Slice], None] = lambda one: None,
     timeout_s: float = 30,
     shed_after_s: float | None = None,
+    explain_s: float | None = None,
 ) -> AsyncIterator[Running]:
     """Without tasks the source asks for all that the models have."""
     topics = {name: getattr(settings.topics, name) for name in OUTPUT_TOPICS}
     publisher = Publisher({"bootstrap.servers": settings.broker.bootstrap, "log_level": 0}, topics, timeout_s)
     asked = tasks or [task for one in models for task in one.heads]
-    one = Running(settings, models, asked, in_flight, on_finish, publisher, shed_after_s)
+    one = Running(settings, models, asked, in_flight, on_finish, publisher, shed_after_s, explain_s)
     try:
         yield one
     finally:
@@ -167,6 +171,21 @@ async def test_results_are_those_of_their_own_records(embedded: EmbeddedBroker, 
         assert prediction["label"] == model.label_of(texts[offset])
     alerts = await values(settings, "alerts")
     assert offsets(alerts) == offsets([one for one in predictions if one["label"] == "bad"])
+
+
+@pytest.mark.parametrize("explain_s", [None, 20.0])
+async def test_alerts_carry_the_words_they_rest_on_if_asked_for(
+    embedded: EmbeddedBroker, settings_at: MakeSettings, explain_s: float | None
+) -> None:
+    settings = settings_at(embedded.bootstrap)
+    async with running(settings, risk(), explain_s=explain_s) as one:
+        await one.pipeline.accept(slice_of([b"no event", GOOD % (1, b"a bad day"), GOOD % (2, b"calm")], first=7))
+        await one.until_finished(1)
+    (alert,) = await values(settings, "alerts")
+    told = [(word["start"], word["end"], word["text"]) for word in alert["evidence"].get("words", [])]
+    assert told == ([] if explain_s is None else [(2, 5, "bad")])
+    assert alert["evidence"]["text"] == "a bad day"
+    assert offsets(await values(settings, "predictions")) == [8, 9]
 
 
 async def test_an_event_that_breaks_one_model_has_no_outputs_of_the_other(
