@@ -86,20 +86,16 @@ def _fastest(directory: Path, device: str, slots: int, heads: Sequence[slice]) -
         else:
             log.info("%s: %s (measured before)", directory.name, _told(decision))
             return runtime
-    decision, runtime = _decided(directory, precision, candidates, slots, golden, heads)
+    decision, runtime = _decided(directory, candidates, slots, golden, heads)
     remember(key, decision)
     log.info("%s: %s", directory.name, _told(decision))
     return runtime
 
 
 def _decided(
-    directory: Path,
-    precision: Precision,
-    candidates: Sequence[Candidate],
-    slots: int,
-    golden: Golden,
-    heads: Sequence[slice],
+    directory: Path, candidates: Sequence[Candidate], slots: int, golden: Golden, heads: Sequence[slice]
 ) -> tuple[Decision, Runtime]:
+    precision = precision_of(directory)
     findings: list[Finding] = []
     rates: dict[str, float] = {}
     best: Runtime | None = None  # only this one stays in memory
@@ -110,7 +106,7 @@ def _decided(
             )
             continue
         try:
-            runtime = _passed(candidate, directory, precision, slots, golden, heads)
+            runtime = _passed(candidate, directory, slots, golden, heads)
             batches = [*golden_batches(golden, candidate.device), *golden_handfuls(golden)]
             rate = _or_unavailable("run", partial(measure, runtime, batches, MEASURE_S))
         except RuntimeUnavailable as error:
@@ -147,7 +143,7 @@ def _named(directory: Path, device: Device, name: str, threads: int | None, head
             if name != reference(precision, candidate.device):
                 log.warning("%s: %s, unchecked: the release has no %s", directory.name, name, GOLDEN)
         else:
-            runtime = _passed(candidate, directory, precision, slots, golden, heads)
+            runtime = _passed(candidate, directory, slots, golden, heads)
     except RuntimeUnavailable as error:
         others = ", ".join(other for other in available(directory, candidate.device) if other != name) or "none"
         raise RuntimeUnavailable(f"runtime: {name!r}: {error}; what loads here: {others}; or use 'auto'") from error
@@ -186,14 +182,12 @@ def _loaded(candidate: Candidate, directory: Path, slots: int) -> Runtime:
     return _or_unavailable("load", partial(candidate.load, directory, slots))
 
 
-def _passed(
-    candidate: Candidate, directory: Path, precision: Precision, slots: int, golden: Golden, heads: Sequence[slice]
-) -> Runtime:
+def _passed(candidate: Candidate, directory: Path, slots: int, golden: Golden, heads: Sequence[slice]) -> Runtime:
     """A candidate, loaded and through the gate. Raises RuntimeUnavailable when it is not."""
     runtime = _loaded(candidate, directory, slots)
     batches = golden_batches(golden, candidate.device)
     logits = _or_unavailable("run", partial(golden_logits, runtime, batches))
-    tolerance, labels = parity.allowance(candidate.tolerance, precision)
+    tolerance, labels = parity.allowance(candidate.tolerance, precision_of(directory))
     if problem := parity.problem(logits, golden.logits, tolerance, heads, labels):
         raise RuntimeUnavailable(problem)
     return runtime

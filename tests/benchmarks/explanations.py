@@ -85,8 +85,8 @@ def gradients(model: Any, classifier: Classifier, text: str, explained: Explanat
 
 def rank_correlation(ours: Sequence[float], theirs: Sequence[float]) -> float:
     """Spearman's, of two lists without ties to speak of."""
-    ranks = [np.argsort(np.argsort(np.asarray(one))) for one in (ours, theirs)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    our_ranks, their_ranks = (np.argsort(np.argsort(np.asarray(one))).astype(np.float64) for one in (ours, theirs))
+    return float(np.corrcoef(our_ranks, their_ranks)[0, 1])
 
 
 def interval(values: np.ndarray, seed: int) -> list[float]:

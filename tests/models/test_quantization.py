@@ -52,7 +52,8 @@ def test_a_row_is_half_a_step_off_at_most(rows: int, width: int, size: float, se
     table = (np.random.default_rng(seed).standard_normal((rows, width)) * size).astype(np.float32)
     table[0] = 0
     steps, scales = int8_rows(table)
-    assert (steps.dtype, scales.shape) == (np.int8, (rows, 1))
+    assert steps.dtype == np.int8
+    assert scales.shape == (rows, 1)
     assert np.all(np.abs(steps * scales - table) <= scales * 0.5001)
     assert not steps[0].any()
 

@@ -300,7 +300,7 @@ def test_decisions_come_back_as_they_were(joint_release: Path) -> None:
 
 def test_a_decision_depends_on_all_it_was_made_from(joint_release: Path, release: Path) -> None:
     def key(directory: Path = release, slots: int = 2, heads: tuple[slice, ...] = (), exact: float = 0.1) -> str:
-        return decision_key(directory, "cpu", slots, heads, [("onnxruntime-fp32", exact)])
+        return decision_key(directory, "cpu", slots, heads, [("onnxruntime-fp32", exact, 0.005)])
 
     keys = {key(), key(slots=1), key(heads=HEADS), key(exact=0.2)}
     assert len(keys) == 4
