@@ -15,50 +15,64 @@ from typer.testing import CliRunner
 from models.classifier import Classifier, Span
 from models.explanations import MOST_WORDS, explain, occlude, weigh
 from models.runtimes import REFERENCE, Floats
-from models.tasks import Task
+from models.tasks import LabelPolicy, Task
 from models.windows import MAX_WINDOWS
 from streams.model_commands import classify
+from tests.streams.handmade import make_release
 
 MIXED = "profit loss 央行加息、股价ひカ주가ราคาหุ้น👍🏽👨‍👩‍👧🇩🇪e\u0301\u200d\u3000-5%.\ud800"
 TEXTS = st.text(st.sampled_from(MIXED) | st.characters(), max_size=200)
 
 
 @pytest.fixture(scope="module")
-def tone(tiny_release: Path, tiny_task: Task) -> Classifier:
-    return Classifier.load(tiny_release, tiny_task, "cpu", REFERENCE["cpu"], threads=1)
+def words_release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model by hand: `falls` speaks for bad, `opens` for flat, `rises` for good, and no other word for anything."""
+    return make_release(tmp_path_factory.mktemp("words") / "release", {"tone": ("bad", "flat", "good")}, max_tokens=24)
 
 
 @pytest.fixture(scope="module")
-def money(joint_release: Path, money_task: Task) -> Classifier:
+def tone(words_release: Path) -> Classifier:
+    return Classifier.load(words_release, Task(name="tone"), "cpu", REFERENCE["cpu"], threads=1)
+
+
+@pytest.fixture(scope="module")
+def strict(words_release: Path) -> Classifier:
+    """Of its long texts the worst window counts."""
+    task = Task(name="tone", labels={"bad": LabelPolicy(alert_above=0.5)}, long_text="max")
+    return Classifier.load(words_release, task, "cpu", REFERENCE["cpu"], threads=1)
+
+
+@pytest.fixture(scope="module")
+def bert(joint_release: Path, money_task: Task) -> Classifier:
+    """Reads as BERT does: in lower case, without accents, ideographs apart."""
     return Classifier.load(joint_release, money_task, "cpu", REFERENCE["cpu"], threads=1)
 
 
-def strongest(classifier: Classifier, text: str) -> str:
-    start, end, _ = max(explain(classifier, text).words, key=lambda word: word.weight)
-    return text[start:end]
-
-
-@pytest.mark.parametrize("telling", ["profit", "Growth", "fraud", "loss"])
-def test_the_word_that_tells_weighs_most(tone: Classifier, telling: str) -> None:
-    assert strongest(tone, f"the company says {telling} today") == telling
-    assert strongest(tone, f"银行 {telling}, 股") == telling
+@pytest.mark.parametrize("text", ["shares {} today", "银行 {}, 股 opens", "{}", "👍🏽 {} e\u0301", "x " * 60 + "{} y"])
+@pytest.mark.parametrize("telling", ["falls", "rises"])
+def test_the_word_that_tells_weighs_most(tone: Classifier, text: str, telling: str) -> None:
+    whole = text.format(telling)
+    found = explain(tone, whole, {"falls": "bad", "rises": "good"}[telling])
+    weights = {whole[word.start : word.end]: word.weight for word in found.words}
+    assert max(weights, key=lambda word: weights[word]) == telling
+    assert weights[telling] > 0
+    assert all(abs(weight) < 1e-6 for word, weight in weights.items() if word not in (telling, "opens"))
+    assert weights.get("opens", -1) < 0
 
 
 def test_the_score_is_the_served_one_and_a_label_may_be_chosen(tone: Classifier) -> None:
-    text = "the bank says profit rises"
+    text = "the bank opens and rises and rises"
     row = tone.classify([text])[0]
-    best, other = explain(tone, text), explain(tone, text, label="bad")
-    assert (best.label, other.label) == ("good", "bad")
-    assert best.score == pytest.approx(float(row[1]), abs=1e-5)
-    assert other.score == pytest.approx(float(row[0]), abs=1e-5)
-    for one, opposite in zip(best.words, other.words, strict=True):
-        assert one.weight == pytest.approx(-opposite.weight, abs=1e-4)  # of two labels, what helps one hurts the other
+    best, other = explain(tone, text), explain(tone, text, label="flat")
+    assert (best.label, other.label) == ("good", "flat")
+    assert best.score == pytest.approx(float(row[2]), abs=1e-5)
+    assert other.score == pytest.approx(float(row[1]), abs=1e-5)
     with pytest.raises(ValueError, match="ugly"):
         explain(tone, text, label="ugly")
 
 
 def test_a_weight_is_the_score_without_the_word(tone: Classifier) -> None:
-    text = "shares of the bank falls today"
+    text = "shares of the bank falls, opens 5% and rises"
     found = explain(tone, text)
     without = [text[: word.start] + text[word.end :] for word in found.words]
     scores = tone.classify(without)[:, tone.labels.index(found.label)]
@@ -67,16 +81,15 @@ def test_a_weight_is_the_score_without_the_word(tone: Classifier) -> None:
 
 @given(TEXTS)
 @settings(deadline=None, max_examples=60)
-def test_spans_are_exact_in_any_script(tone: Classifier, money: Classifier, text: str) -> None:
-    for classifier in (tone, money):
-        found = explain(classifier, text)
-        spans = [(word.start, word.end) for word in found.words]
-        assert all(0 <= start < end <= len(text) for start, end in spans)
-        assert all(end <= start for (_, end), (start, _) in pairwise(spans))
-        assert all(-1 <= word.weight <= 1 for word in found.words)
-        covered = {place for span in spans for place in range(*span)}
-        lost = [char for place, char in enumerate(text) if char in MIXED and char.isalnum() and place not in covered]
-        assert not lost  # every letter, digit and ideograph reached the model, if only as unknown
+def test_spans_are_exact_in_any_script(bert: Classifier, text: str) -> None:
+    found = explain(bert, text)
+    spans = [(word.start, word.end) for word in found.words]
+    assert all(0 <= start < end <= len(text) for start, end in spans)
+    assert all(end <= start for (_, end), (start, _) in pairwise(spans))
+    assert all(-1 <= word.weight <= 1 for word in found.words)
+    covered = {place for span in spans for place in range(*span)}
+    lost = [char for place, char in enumerate(text) if char in MIXED and char.isalnum() and place not in covered]
+    assert not lost  # every letter, digit and ideograph reached the model, if only as unknown
 
 
 def test_a_text_without_words_has_none(tone: Classifier) -> None:
@@ -85,17 +98,18 @@ def test_a_text_without_words_has_none(tone: Classifier) -> None:
 
 
 @pytest.mark.parametrize("words", [10, 500, 5000])
-def test_a_long_text_takes_bounded_work(money: Classifier, words: int) -> None:
-    text = "the bank says " * (words // 3) + "yen " + "today " * (words // 2)
-    model = money.model
+def test_a_long_text_takes_bounded_work(strict: Classifier, words: int) -> None:
+    text = "the bank says " * (words // 3) + "falls " + "today " * (words // 2)
+    model = strict.model
     windows, spans = model.encode([text])[0].windows, model.spans(text)
     occlusion = occlude(text, windows, spans)
     assert len(occlusion.words) <= MOST_WORDS
     assert len(occlusion.windows) <= 3 * MOST_WORDS + MAX_WINDOWS
     assert max(map(len, occlusion.windows)) <= model.max_tokens
-    if words == 500:  # the rule of the task looks for the window with the yen
-        start, end, _ = max(explain(money, text, "yen").words, key=lambda word: word.weight)
-        assert "yen" in text[start:end]
+    if words == 500:  # more than are left out one by one, and all of them read
+        start, end, weight = max(explain(strict, text, "bad").words, key=lambda word: word.weight)
+        assert "falls" in text[start:end]
+        assert weight > 0.5
 
 
 def sums(rows: Floats) -> Floats:
@@ -121,18 +135,17 @@ def test_weights_are_those_of_a_model_that_adds_words_up(count: int, width: int,
         assert weight == pytest.approx(sum(worth[place] for place in places if start <= place[0] < end))
 
 
-def test_classify_tells_the_words(tiny_release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_classify_tells_the_words(words_release: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STREAMGAUGE_HOME", str(tmp_path))
     app = typer.Typer()
     app.command()(classify)
-    lines = "股价 profit 上涨\nthe bank says fraud\n"
-    given = ["--release", str(tiny_release), "--runtime", REFERENCE["cpu"]]
-    run = CliRunner().invoke(app, ["tone", *given, "--explain"], input=lines.encode())
+    lines = "股价 rises 上涨\nthe bank falls\n"
+    given = ["tone", "--release", str(words_release), "--runtime", REFERENCE["cpu"]]
+    run = CliRunner().invoke(app, [*given, "--explain"], input=lines.encode())
     assert run.exit_code == 0, run.output
-    for line, telling in zip(map(json.loads, run.stdout.splitlines()), ("profit", "fraud"), strict=True):
-        assert [line["text"][word["start"] : word["end"]] for word in line["words"]] == [
-            word["text"] for word in line["words"]
-        ]
+    for line, telling in zip(map(json.loads, run.stdout.splitlines()), ("rises", "falls"), strict=True):
+        told = [word["text"] for word in line["words"]]
+        assert [line["text"][word["start"] : word["end"]] for word in line["words"]] == told
         assert max(line["words"], key=lambda word: word["weight"])["text"] == telling
-    plain = CliRunner().invoke(app, ["tone", *given], input=lines.encode())
+    plain = CliRunner().invoke(app, given, input=lines.encode())
     assert all("words" not in json.loads(line) for line in plain.stdout.splitlines())

@@ -44,7 +44,7 @@ class Sick:
         self._rng = random.Random(5)
         self.release, self.runtime, self.device = model.release, model.runtime, model.device
         self.slots, self.heads, self.packs = model.slots, model.heads, model.packs
-        self.encode, self.padded_tokens = model.encode, model.padded_tokens
+        self.encode, self.spans, self.padded_tokens = model.encode, model.spans, model.padded_tokens
 
     def run(self, windows: Sequence[Sequence[int]]) -> Mapping[str, Floats]:
         if self._file is not None:
