@@ -56,6 +56,8 @@ def explain(classifier: Classifier, text: str, label: str | None = None, most_wo
 
     Raises ValueError for a label that the release does not know.
     """
+    if label is not None and label not in classifier.labels:
+        raise ValueError(f"label {label!r} is not among the release's: {', '.join(classifier.labels)}")
     model = classifier.model
     occlusion = occlude(text, model.encode([text])[0].windows, model.spans(text), most_words)
     rows = classifier.rows(occlusion.windows)
