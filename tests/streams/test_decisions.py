@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
@@ -223,6 +223,7 @@ policies = st.builds(
 
 @given(events, st.lists(st.floats(0.01, 1), min_size=3, max_size=3), st.lists(policies, min_size=3, max_size=3),
        st.floats(0, 1))  # fmt: skip
+@settings(deadline=None)
 def test_whatever_is_decided_has_its_shape_and_the_same_ids_again(
     event: Event, weights: list[float], given_policies: list[LabelPolicy], review_below: float
 ) -> None:
