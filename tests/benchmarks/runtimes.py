@@ -31,7 +31,7 @@ from models.datasets import read_jsonl
 from models.evaluation import macro_f1, target_indices
 from models.golden import Golden
 from models.releases import CONFIG, read_manifest
-from models.runtimes.candidates import CANDIDATES
+from models.runtimes.choosing import fitting, precision_of
 from models.runtimes.measuring import GoldenBatch, golden_batches, golden_logits
 from models.runtimes.protocol import Runtime, cores
 from models.softmax import softmax
@@ -43,7 +43,7 @@ LATENCY_TEXTS = 200
 def runtimes_of(directory: Path) -> dict[str, Runtime]:
     """Every CPU runtime that loads the release, by name; says why of those that do not."""
     found = {}
-    for candidate in CANDIDATES:
+    for candidate in fitting(precision_of(directory)):
         if candidate.device == "cpu":
             try:
                 found[candidate.name] = candidate.load(directory, cores())
