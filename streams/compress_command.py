@@ -13,9 +13,8 @@ from models.datasets import read_jsonl
 from models.errors import TRAIN_EXTRA, MissingExtra, ModelError
 from models.tasks import load_task
 from streams.model_commands import AsJson, Device, ReleaseRef, TaskName
-from streams.model_commands import _clear_errors as clear_errors
 from streams.model_commands import _pairs as pairs
-from streams.model_commands import _progress as progress_bar
+from streams.model_output import clear_errors, progress_bar
 
 LABELLED = "Labelled JSON lines that the model did not learn from; each precision is graded on them."
 ALSO = "Labelled lines of one more task that the release serves; may be repeated."
