@@ -39,7 +39,7 @@ _NOT_YET = {  # a broker that has just started, or is busy, says one of these, o
     KafkaError._TRANSPORT,
     KafkaError._WAIT_COORD,
 }
-ANSWER_LIMIT_S, _ATTEMPT_S, _PAUSE_S = 60.0, 15.0, 0.2
+ANSWER_LIMIT_S, _ATTEMPT_S, _GROUP_ATTEMPT_S, _PAUSE_S = 60.0, 15.0, 3.0, 0.2
 
 
 Told = set[AclOperation] | int | None  # what is allowed on a thing; an error's code; None: the broker does not tell
@@ -161,10 +161,13 @@ def _of_group(settings: Settings, group: str, topic: str) -> dict[str, Told]:
     """
     consumer = Consumer(librdkafka_config(settings.broker) | {"group.id": group, "log_level": 0})
     try:
-        (found,) = consumer.committed([TopicPartition(topic, 0)], timeout=_ATTEMPT_S)
-        return {group: found.error.code() if found.error else None}
+        consumer.committed([TopicPartition(topic, 0)], timeout=_GROUP_ATTEMPT_S)
+        return {group: None}  # what is wrong with the topic is said of the topic
     except KafkaException as error:
-        return {group: error.args[0].code()}
+        # Refused, it looks for the coordinator until the time is over, and says why in an event of its own.
+        event = consumer.poll(0)
+        why = event.error() if event is not None else None
+        return {group: (why or error.args[0]).code()}
     finally:
         consumer.close()
 

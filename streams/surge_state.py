@@ -74,10 +74,16 @@ class SurgeState:
         """The newest record of every entity, and the progress record; see `surge_codec`.
 
         Raises:
+            AccessRefused: the group, whose right to read is used, may not be read.
             BrokerUnavailable: the end was not reached within `worker.recovery_s`.
         """
         config = self._config | {"group.id": self._group}  # one right less to give: it joins no group
-        found = read_compacted(config, self._topic, self._partition, self._recovery_s)
+        try:
+            found = read_compacted(config, self._topic, self._partition, self._recovery_s)
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+                raise not_allowed(self._who, "Read", "group", self._group) from None
+            raise
         meta = found.pop(META_KEY, None)
         return {key.removeprefix(ENTITY_PREFIX): value for key, value in found.items()}, meta
 
