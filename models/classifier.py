@@ -7,15 +7,18 @@ one row a text out.
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from tokenizers import Encoding, Tokenizer
 
 from models.errors import IntegrityError
+from models.out_of_scope import DIGITS, Scope, familiarity, outside_column
 from models.padding import length_sorted_batches, padded
 from models.releases import TOKENIZER, HeadEntry, Manifest, read_manifest
 from models.releases import verify as verified_manifest
@@ -26,6 +29,13 @@ from models.tasks import Task
 from models.windows import MAX_CHARS_A_TOKEN, MAX_WINDOWS, merge, overlap_tokens
 
 Span = tuple[int, int]  # the first character and the one after the last; (0, 0) is nowhere
+
+
+class Reading(NamedTuple):
+    """What a model makes of texts: raw logits [windows, columns], and for each text the tokens of its windows."""
+
+    logits: Floats
+    windows: list[list[int]]
 
 
 class Encoded(NamedTuple):
@@ -46,10 +56,32 @@ class Head:
     labels: tuple[str, ...]
     temperature: float
     columns: slice
+    scope: Scope | None = None  # None: it does not tell what is out of scope, but by a label for it
+
+    @cached_property
+    def outside(self) -> int | None:
+        """Which of the labels stands for out of scope, if one does."""
+        return outside_column(self.labels)
 
     def probabilities(self, logits: Floats) -> Floats:
         """Calibrated probabilities [n, labels] from a model's logits [n, columns]; every row adds up to 1."""
         return softmax(logits[:, self.columns] / np.float32(self.temperature))
+
+    def scores(self, logits: Floats) -> Floats:
+        """Calibrated probabilities, and where the head has a scope one column more: how familiar each text is."""
+        probabilities = self.probabilities(logits)
+        return probabilities if self.scope is None else np.column_stack([probabilities, self.familiarity(logits)])
+
+    def familiarity(self, logits: Floats) -> Floats:
+        """How familiar texts are [n], from a model's logits [n, columns]: see `models.out_of_scope`."""
+        return familiarity(logits[:, self.columns], self.outside)
+
+    def is_outside(self, probabilities: Floats, familiarity: Floats) -> npt.NDArray[np.bool_]:
+        """Which texts [n] are out of scope: by their best label, or less familiar than the scope wants."""
+        outside: npt.NDArray[np.bool_] = probabilities.argmax(axis=1) == (-1 if self.outside is None else self.outside)
+        if self.scope is not None:
+            outside |= np.round(familiarity.astype(np.float64), DIGITS) < self.scope.familiar_from
+        return outside
 
 
 class Model:
@@ -64,10 +96,10 @@ class Model:
         self.device = runtime.device
         self.slots = runtime.slots
         self.packs = runtime.packs
-        self._columns = sum(len(head.labels) for head in manifest.heads)
+        self.columns = sum(len(head.labels) for head in manifest.heads)
         self._runtime = runtime
         self._tokenizer = tokenizer
-        self._pad_id = pad_id(tokenizer)
+        self.pad_id = pad_id(tokenizer)
         self._most_chars = MAX_WINDOWS * manifest.max_tokens * MAX_CHARS_A_TOKEN
         tokenizer.no_padding()
         tokenizer.enable_truncation(manifest.max_tokens, stride=overlap_tokens(manifest.max_tokens))
@@ -93,8 +125,8 @@ class Model:
         columns = [head.columns for head in heads_of(manifest.heads)]
         model = cls(manifest, tokenizer, open_runtime(directory, device, runtime, threads, columns))
         found = model.logits(model.encode([""])[0].windows).shape[1]
-        if found != model._columns:
-            raise IntegrityError(f"{directory}: the model gives {found} columns, its labels are {model._columns}")
+        if found != model.columns:
+            raise IntegrityError(f"{directory}: the model gives {found} columns, its labels are {model.columns}")
         return model
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:
@@ -128,15 +160,15 @@ class Model:
         return self._runtime.padded_tokens(lengths)
 
     def run(self, windows: Sequence[Sequence[int]]) -> dict[str, Floats]:
-        """Calibrated probabilities [windows, labels] of one batch, by task."""
+        """The scores [windows, labels] of one batch, by task: see `Head.scores`."""
         logits = self.logits(windows)
-        return {task: head.probabilities(logits) for task, head in self.heads.items()}
+        return {task: head.scores(logits) for task, head in self.heads.items()}
 
     def logits(self, windows: Sequence[Sequence[int]]) -> Floats:
         """Raw logits [windows, columns] of one batch, padded to its longest window."""
         if not windows:
-            return np.zeros((0, self._columns), np.float32)
-        return self._runtime.run(*padded(windows, self._pad_id))
+            return np.zeros((0, self.columns), np.float32)
+        return self._runtime.run(*padded(windows, self.pad_id))
 
 
 class Classifier:
@@ -148,7 +180,7 @@ class Classifier:
         self.release = model.release
         self.task = task.name
         self.labels = model.heads[task.name].labels
-        self._head = model.heads[task.name]
+        self.head = model.heads[task.name]
         self._rule = task.long_text
         self._alert_columns = task.alert_columns(self.labels)
 
@@ -161,29 +193,48 @@ class Classifier:
 
     def classify(self, texts: Sequence[str]) -> Floats:
         """Calibrated probabilities [n, labels] of any number of texts, in their order; long ones merged by the rule."""
+        reading = self.read(texts)
+        return self.by_text(reading, self.head.probabilities(reading.logits))
+
+    def read(self, texts: Sequence[str]) -> Reading:
+        """Any number of texts, in their order."""
         encoded = self.model.encode(texts)
-        rows = self.rows([window for one in encoded for window in one.windows])
-        if len(rows) == len(encoded):
+        windows = [[len(window) for window in one.windows] for one in encoded]
+        return Reading(self._logits([window for one in encoded for window in one.windows]), windows)
+
+    def scored(self, reading: Reading) -> tuple[Floats, Floats]:
+        """Calibrated probabilities [n, labels], and how familiar each text is [n]."""
+        logits = reading.logits
+        rows = self.by_text(reading, np.column_stack([self.head.probabilities(logits), self.head.familiarity(logits)]))
+        return rows[:, :-1], rows[:, -1]
+
+    def by_text(self, reading: Reading, rows: Floats) -> Floats:
+        """One row a text, from the rows of all windows."""
+        if len(rows) == len(reading.windows):
             return rows
-        ends = accumulate(len(one.windows) for one in encoded)
-        merged = [
-            self.merged(rows[end - len(one.windows) : end], list(map(len, one.windows)))
-            for one, end in zip(encoded, ends, strict=True)
-        ]
-        return np.stack(merged)
+        ends = accumulate(map(len, reading.windows))
+        return np.stack(
+            [
+                self.merged(rows[end - len(lengths) : end], lengths)
+                for lengths, end in zip(reading.windows, ends, strict=True)
+            ]
+        )
 
     def merged(self, rows: Floats, lengths: Sequence[int]) -> Floats:
-        """One row [labels] for a text from the rows [windows, labels] of its windows of so many tokens."""
+        """One row [labels or more] for a text from the rows of its windows of so many tokens."""
         return merge(rows, lengths, self._rule, self._alert_columns)
 
     def rows(self, windows: Sequence[Sequence[int]]) -> Floats:
-        """Probabilities [windows, labels], in batches of similar length, as many at once as the model has slots."""
-        rows = np.zeros((len(windows), len(self.labels)), np.float32)
+        """Probabilities [windows, labels]."""
+        return self.head.probabilities(self._logits(windows))
+
+    def _logits(self, windows: Sequence[Sequence[int]]) -> Floats:
+        """Logits [windows, columns], in batches of similar length, as many at once as the model has slots."""
+        rows = np.zeros((len(windows), self.model.columns), np.float32)
         batches = length_sorted_batches([len(window) for window in windows], BATCH_TOKENS[self.model.device])
 
         def run(batch: list[int]) -> None:
-            logits = self.model.logits([windows[row] for row in batch])
-            rows[batch] = self._head.probabilities(logits)
+            rows[batch] = self.model.logits([windows[row] for row in batch])
 
         if len(batches) <= 1:  # a thread would cost more than it saves
             for batch in batches:
@@ -199,7 +250,7 @@ def heads_of(entries: Sequence[HeadEntry]) -> list[Head]:
     """The heads of a manifest with their columns, one after the other."""
     ends = list(accumulate(len(entry.labels) for entry in entries))
     return [
-        Head(entry.task, entry.labels, entry.temperature, slice(end - len(entry.labels), end))
+        Head(entry.task, entry.labels, entry.temperature, slice(end - len(entry.labels), end), entry.scope)
         for entry, end in zip(entries, ends, strict=True)
     ]
 

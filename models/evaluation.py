@@ -1,24 +1,28 @@
-"""How good a classifier is: accuracy, F1, calibration, abstention and speed, graded on what is served."""
+"""How good a classifier is: accuracy, F1, calibration, abstention, scope and speed, graded on what is served."""
 
-import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from models.classifier import Classifier
+from models.calibration import abstention, expected_calibration_error
+from models.classifier import Classifier, Head
 from models.datasets import Example
 from models.errors import BadDataset
+from models.out_of_scope import OUTSIDE_LABELS, Scope, choose_scope, outside_column
+from models.ranking import area_under_risk, auc, average_precision
+from models.scope_grades import OutOfScope, Texts, scope_grades
+from models.softmax import softmax
+from models.tasks import Task
 
-ECE_BINS = 15  # as in Guo et al. 2017
 LATENCY_TEXTS = 200  # single-text calls to time: enough for a p99, a second at most on a small encoder
-TEMPERATURES = (0.2, 10.0)  # the range searched: outside it the logits are broken, not uncalibrated
-GOLDEN = (math.sqrt(5) - 1) / 2
 
 Floats = npt.NDArray[np.floating]
 Ints = npt.NDArray[np.integer]
+Bools = npt.NDArray[np.bool_]
 
 
 class LabelScore(BaseModel):
@@ -43,7 +47,7 @@ class Latency(BaseModel):
 
 
 class Evaluation(BaseModel):
-    """What `evaluate` found; all rates are in [0, 1]."""
+    """What `evaluate` found; all rates are in [0, 1]. The figures for two labels are about the rarer one of the two."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -53,38 +57,173 @@ class Evaluation(BaseModel):
     accuracy: float
     macro_f1: float
     ece: float
+    ece_uncalibrated: float
+    aurc: float
     per_label: dict[str, LabelScore]
     latency: Latency
+    positive_label: str | None = None
+    auc: float | None = None
+    average_precision: float | None = None
     coverage: float | None = None
     selective_accuracy: float | None = None
+    out_of_scope: OutOfScope | None = None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Labelled examples beside what a classifier says of them, row by row.
+
+    A text out of scope for which the release has no label is not among them: how familiar those are is in `strangers`.
+    """
+
+    labels: tuple[str, ...]
+    examples: tuple[Example, ...]
+    targets: Ints  # [n], columns of the labels
+    probabilities: Floats  # [n, labels], calibrated
+    uncalibrated: Floats  # the same at temperature 1
+    familiarity: Floats  # [n]
+    strangers: tuple[Example, ...]
+    stranger_probabilities: Floats  # [m, labels]
+    stranger_familiarity: Floats  # [m]
+    seconds: float  # all of it took
+
+    @property
+    def chosen(self) -> Ints:
+        """The column of each example's best label."""
+        columns: Ints = self.probabilities.argmax(axis=1)
+        return columns
+
+    @property
+    def confidence(self) -> Floats:
+        """The best label's score, [n]."""
+        highest: Floats = self.probabilities.max(axis=1)
+        return highest
+
+    @property
+    def correct(self) -> Bools:
+        """Whether the best label is the true one, [n]."""
+        right: Bools = self.chosen == self.targets
+        return right
 
 
 def evaluate(classifier: Classifier, examples: Sequence[Example], review_below: float | None = None) -> Evaluation:
     """Grade a classifier on labelled examples; with `review_below` also what it would decide on its own.
 
-    Raises BadDataset for no examples, and for a label that the release does not know.
+    Raises BadDataset for no examples, and for a label that the release does not know. Known of every release are the
+    labels for what is out of scope.
     """
-    targets = target_indices(classifier.labels, examples)
+    return summary(classifier, judge(classifier, examples), review_below)
+
+
+def judge(classifier: Classifier, examples: Sequence[Example]) -> Judged:
+    """Score labelled examples. Raises as `evaluate` does."""
+    inside, strangers = without_strangers(classifier.labels, examples)
+    targets = target_indices(classifier.labels, inside)
     started = time.perf_counter()
-    scores = classifier.classify([example.text for example in examples])
+    reading = classifier.read([one.text for one in (*inside, *strangers)])
+    probabilities, familiarity = classifier.scored(reading)
     seconds = time.perf_counter() - started
-    chosen, confidence = scores.argmax(axis=1), scores.max(axis=1)
-    per_label = label_scores(targets, chosen, classifier.labels)
+    count, columns = len(inside), classifier.head.columns
+    return Judged(
+        labels=classifier.labels,
+        examples=tuple(inside),
+        targets=targets,
+        probabilities=probabilities[:count],
+        uncalibrated=classifier.by_text(reading, softmax(reading.logits[:, columns]))[:count],
+        familiarity=familiarity[:count],
+        strangers=tuple(strangers),
+        stranger_probabilities=probabilities[count:],
+        stranger_familiarity=familiarity[count:],
+        seconds=seconds,
+    )
+
+
+def summary(classifier: Classifier, judged: Judged, review_below: float | None = None) -> Evaluation:
+    """The figures; `latency` is measured here."""
+    correct, confidence = judged.correct, judged.confidence
     coverage, selective = (None, None)
     if review_below is not None:
-        coverage, selective = abstention(confidence, chosen == targets, review_below)
+        sure = np.where(_denied(classifier.head, judged), -1.0, confidence)
+        coverage, selective = abstention(sure, correct, review_below)
+    positive, auc_of, precision = _two_labels(judged)
+    uncalibrated = judged.uncalibrated
+    before = expected_calibration_error(uncalibrated.max(axis=1), uncalibrated.argmax(axis=1) == judged.targets)
     return Evaluation(
         task=classifier.task,
         release=classifier.release,
-        n=len(examples),
-        accuracy=float((chosen == targets).mean()),
-        macro_f1=macro_f1(targets, chosen, classifier.labels),
-        ece=expected_calibration_error(confidence, chosen == targets),
-        per_label=per_label,
-        latency=_latency(classifier, examples, 1000 * seconds / len(examples)),
+        n=len(judged.examples),
+        accuracy=float(correct.mean()),
+        macro_f1=macro_f1(judged.targets, judged.chosen, judged.labels),
+        ece=expected_calibration_error(confidence, correct),
+        ece_uncalibrated=before,
+        aurc=area_under_risk(confidence, correct),
+        per_label=label_scores(judged.targets, judged.chosen, judged.labels),
+        latency=_latency(classifier, judged.examples, 1000 * judged.seconds / len(judged.examples)),
+        positive_label=positive,
+        auc=auc_of,
+        average_precision=precision,
         coverage=coverage,
         selective_accuracy=selective,
+        out_of_scope=_out_of_scope(classifier.head, judged),
     )
+
+
+def _two_labels(judged: Judged) -> tuple[str | None, float | None, float | None]:
+    """(positive label, AUC, average precision); the positive label is the rarer one, on equal terms the second."""
+    if len(judged.labels) != 2:
+        return None, None, None
+    column = int(judged.targets.mean() <= 0.5)
+    positive, scores = judged.targets == column, judged.probabilities[:, column]
+    return judged.labels[column], auc(positive, scores), average_precision(positive, scores)
+
+
+def _denied(head: Head, judged: Judged) -> Bools:
+    """Texts [n] too strange for the label they have: a person decides, whatever the score."""
+    denied: Bools = head.is_outside(judged.probabilities, judged.familiarity) & in_scope(head, judged.chosen)
+    return denied
+
+
+def _out_of_scope(head: Head, judged: Judged) -> OutOfScope | None:
+    inside, outside = _sides(head, judged)
+    return scope_grades(head, inside, outside, judged.correct[in_scope(head, judged.targets)])
+
+
+def _sides(head: Head, judged: Judged) -> tuple[Texts, Texts]:
+    """The texts in scope and those out of scope, be it by a label of the release or as strangers."""
+    known = in_scope(head, judged.targets)
+    inside = Texts(judged.probabilities[known], judged.familiarity[known])
+    outside = Texts(
+        np.concatenate([judged.probabilities[~known], judged.stranger_probabilities]),
+        np.concatenate([judged.familiarity[~known], judged.stranger_familiarity]),
+    )
+    return inside, outside
+
+
+def in_scope(head: Head, columns: Ints) -> Bools:
+    """Which columns [n] of labels are in scope: all of them, if no label stands for out of scope."""
+    known: Bools = columns != (-1 if head.outside is None else head.outside)
+    return known
+
+
+def fit_scope(head: Head, judged: Judged, task: Task) -> Scope | None:
+    """From where on a text is in scope, chosen on development examples of which some are out of scope.
+
+    None where none or too few are: see `out_of_scope.choose_scope`.
+    """
+    inside, outside = _sides(head, judged)
+    return choose_scope(inside.familiarity, outside.familiarity, task.false_acceptance, task.most_turned_away)
+
+
+def without_strangers(labels: Sequence[str], examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
+    """The examples for which there is a label or should be one, and those out of scope for which there is none."""
+    strange = [is_stranger(labels, example) for example in examples]
+    inside = [example for example, out in zip(examples, strange, strict=True) if not out]
+    return inside, [example for example, out in zip(examples, strange, strict=True) if out]
+
+
+def is_stranger(labels: Sequence[str], example: Example) -> bool:
+    """Whether an example is out of scope, and no label stands for that."""
+    return example.label in OUTSIDE_LABELS and outside_column(labels) is None
 
 
 def target_indices(labels: Sequence[str], examples: Sequence[Example]) -> npt.NDArray[np.int64]:
@@ -121,63 +260,6 @@ def macro_f1(targets: Ints, chosen: Ints, labels: Sequence[str]) -> float:
     scores = label_scores(targets, chosen, labels)
     present = {*targets.tolist(), *chosen.tolist()}
     return float(np.mean([scores[labels[column]].f1 for column in sorted(present)]))
-
-
-def expected_calibration_error(confidence: Floats, correct: npt.NDArray[np.bool_], bins: int = ECE_BINS) -> float:
-    """Mean gap between confidence and accuracy over equal-width bins, weighted by their size (Guo et al. 2017, eq. 3).
-
-    `confidence` [n] in [0, 1] is the score of the chosen label; bin m covers ((m - 1) / bins, m / bins].
-    """
-    which = np.clip(np.ceil(confidence.astype(np.float64) * bins).astype(int) - 1, 0, bins - 1)
-    gaps = np.bincount(which, weights=correct.astype(np.float64) - confidence, minlength=bins)
-    return float(np.abs(gaps).sum() / len(confidence))
-
-
-def abstention(confidence: Floats, correct: npt.NDArray[np.bool_], review_below: float) -> tuple[float, float | None]:
-    """(coverage, selective accuracy): the share of texts decided without a person, and how many of those are right.
-
-    The accuracy is None when every text goes to a person.
-    """
-    decided = confidence >= review_below
-    return float(decided.mean()), float(correct[decided].mean()) if decided.any() else None
-
-
-def negative_log_likelihood(logits: Floats, targets: Ints, temperature: float) -> float:
-    """Mean -log p(target) of logits [n, labels] divided by the temperature."""
-    scaled = logits.astype(np.float64) / temperature
-    scaled -= scaled.max(axis=1, keepdims=True)
-    log_partition = np.log(np.exp(scaled).sum(axis=1))
-    return float((log_partition - scaled[np.arange(len(targets)), targets]).mean())
-
-
-def fit_temperature(logits: Floats, targets: Ints) -> float:
-    """The temperature that minimises the NLL of held-out logits [n, labels] (Guo et al. 2017, section 4.2).
-
-    Few held-out examples say little: a normal prior on 1 / temperature, mean 1 and deviation 0.5, holds them back.
-    The cost is convex in 1 / temperature, so there is one minimum for the golden section to find.
-    """
-
-    def cost(inverse: float) -> float:
-        return negative_log_likelihood(logits, targets, 1 / inverse) + 2 * (inverse - 1) ** 2 / len(targets)
-
-    coldest, hottest = TEMPERATURES
-    return 1 / golden_section(cost, 1 / hottest, 1 / coldest)
-
-
-def golden_section(function: Callable[[float], float], low: float, high: float, tolerance: float = 1e-4) -> float:
-    """Where a function with one minimum in [low, high] takes it, to within `tolerance`."""
-    left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
-    at_left, at_right = function(left), function(right)
-    while high - low > tolerance:
-        if at_left < at_right:
-            high, right, at_right = right, left, at_left
-            left = high - GOLDEN * (high - low)
-            at_left = function(left)
-        else:
-            low, left, at_left = left, right, at_right
-            right = low + GOLDEN * (high - low)
-            at_right = function(right)
-    return (low + high) / 2
 
 
 def _latency(classifier: Classifier, examples: Sequence[Example], per_event_ms: float) -> Latency:

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from models import releases
 from models.classifier import Classifier, Model, pad_id
 from models.errors import ExportMismatch
-from models.evaluation import evaluate
+from models.evaluation import fit_scope, judge, summary
 from models.golden import GOLDEN, GOLDEN_TEXTS, write_golden
 from models.packed_export import OPSET, export_packed
 from models.padding import padded
@@ -30,6 +30,7 @@ PARITY_TOLERANCE = 1e-3  # logits; float32 sums in another order differ by about
 PARITY_TEXTS = 64
 PARITY_BATCHES = (1, 3, 8, 17)  # taken in turn, so that batch and sequence axes both vary
 FILES = (MODEL, PACKED, TOKENIZER, CONFIG, GOLDEN)
+DEV_GRADES = ("n", "accuracy", "macro_f1", "ece", "ece_uncalibrated", "auc", "average_precision")
 PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "onnxruntime-gpu", "tokenizers", "numpy")
 
 
@@ -135,10 +136,11 @@ def _logits(run: Callable[[Ids, Ids], Floats], windows: Sequence[Sequence[int]],
 
 
 def _graded(entry: HeadEntry, model: Model, head: TrainedHead) -> HeadEntry:
-    grades = evaluate(Classifier(model, head.task), head.dev_examples)
-    return entry.model_copy(
-        update={"metrics": {"dev": grades.model_dump(include={"n", "accuracy", "macro_f1", "ece"})}}
-    )
+    classifier = Classifier(model, head.task)
+    judged = judge(classifier, [*head.dev_examples, *head.strangers])
+    grades = summary(classifier, judged).model_dump(include=set(DEV_GRADES), exclude_none=True)
+    scope = fit_scope(classifier.head, judged, head.task)
+    return entry.model_copy(update={"metrics": {"dev": grades}, "scope": scope})
 
 
 def _tasks(checkpoint: Checkpoint) -> list[str]:

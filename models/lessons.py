@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from models.datasets import Example, held_out_rows, labels_of
 from models.errors import BadDataset, BadTask
-from models.evaluation import target_indices
+from models.evaluation import target_indices, without_strangers
 from models.tasks import Task
 
 DEV_FRACTION = 0.1  # of the training examples, held out when no development data is given
@@ -24,6 +24,7 @@ class Lesson:
 
     `soft_targets` [examples, labels] are a teacher's probabilities at temperature 1, their columns the labels, sorted.
     With them an example's label may be empty: then only the teacher speaks of it.
+    Development examples labelled out of scope need no such label among the examples: they are strangers then.
     """
 
     task: Task
@@ -44,6 +45,7 @@ class Subject:
     soft_targets: Floats | None
     dev_examples: Sequence[Example]
     dev_targets: Targets
+    strangers: Sequence[Example]  # of the development examples, those out of scope for which there is no label
 
     @property
     def texts(self) -> list[str]:
@@ -69,6 +71,7 @@ def subjects_of(lessons: Sequence[Lesson], seed: int) -> list[Subject]:
         labels = labels_of(lesson.examples)
         _refuse_what_does_not_fit(lesson, labels)
         kept, dev_examples = _with_dev(lesson, seed)
+        dev_examples, strangers = without_strangers(labels, dev_examples)
         columns = slice(start, start + len(labels))
         subject = Subject(
             labels=labels,
@@ -78,6 +81,7 @@ def subjects_of(lessons: Sequence[Lesson], seed: int) -> list[Subject]:
             soft_targets=None if lesson.soft_targets is None else lesson.soft_targets[kept],
             dev_examples=dev_examples,
             dev_targets=target_indices(labels, dev_examples),
+            strangers=strangers,
         )
         subjects.append(subject)
         start = columns.stop

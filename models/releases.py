@@ -23,6 +23,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from models.errors import IntegrityError, ReleaseExists, ReleaseNotFound
+from models.out_of_scope import Scope
 
 MODEL = "model.onnx"
 TOKENIZER = "tokenizer.json"
@@ -75,6 +76,7 @@ class HeadEntry(BaseModel):
     temperature: float = Field(gt=0, description="logits are divided by it before the softmax")
     data: Data
     metrics: dict[str, Any]
+    scope: Scope | None = Field(default=None, description="from where on a text is in scope, if that was learned")
 
 
 class Manifest(BaseModel):

@@ -45,6 +45,8 @@ class Task(BaseModel):
     max_tokens: int = Field(default=128, ge=4, le=512, description="a longer text is read in windows of so many tokens")
     base: str = Field(default=PACKAGED_BASE, min_length=1, description="the packaged encoder, a path, or a hub name")
     review_below: float = Field(default=0.5, ge=0, le=1, description="a person reviews scores under this")
+    false_acceptance: float = Field(default=0.2, gt=0, lt=1, description="of texts out of scope, taken for in scope")
+    most_turned_away: float = Field(default=0.03, ge=0, lt=1, description="of texts in scope, for the sake of that")
     labels: dict[str, LabelPolicy] = Field(default_factory=dict)
     long_text: Rule = Field(default="mean", description="how the windows of a long text make one row of scores")
 

@@ -23,10 +23,11 @@ from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from models.bases import base_folder, weights_sha256
+from models.calibration import fit_temperature
 from models.classifier import pad_id
 from models.datasets import Example, data_hash, imbalance
 from models.errors import TRAIN_EXTRA, BadBase, MissingExtra
-from models.evaluation import fit_temperature, macro_f1
+from models.evaluation import macro_f1
 from models.lessons import UNLABELLED, Lesson, Subject, base_of, subjects_of
 from models.losses import classification_loss, distillation_loss
 from models.padding import length_sorted_batches, padded
@@ -108,6 +109,7 @@ class TrainedHead:
     temperature: float
     dev_macro_f1: float
     dev_examples: tuple[Example, ...]  # the model did not learn from them; it was chosen and calibrated on them
+    strangers: tuple[Example, ...]  # nor from these, which are out of scope
     data: Data
 
 
@@ -242,6 +244,7 @@ def _trained(lesson: Lesson, subject: Subject, dev_logits: np.ndarray, dev_f1: f
         temperature=fit_temperature(dev_logits, subject.dev_targets),
         dev_macro_f1=dev_f1,
         dev_examples=tuple(subject.dev_examples),
+        strangers=tuple(subject.strangers),
         data=Data(name=lesson.data_name, sha256=data_hash(lesson.examples), rows=len(lesson.examples)),
     )
 

@@ -24,6 +24,7 @@ from streams import base_commands, dead_letter_commands, model_commands
 from streams.access_commands import acls
 from streams.bench.command import bench
 from streams.compress_command import compress
+from streams.evaluate_command import evaluate
 from streams.exits import BROKER_UNAVAILABLE, USAGE, AccessRefused, BrokerUnavailable
 from streams.settings import Settings, SettingsError, load_settings
 
@@ -33,7 +34,7 @@ app.add_typer(topics_app, name="topics")
 app.add_typer(dead_letter_commands.app, name="dead-letters")
 app.add_typer(base_commands.app, name="bases")
 app.command()(model_commands.train)
-app.command()(model_commands.evaluate)
+app.command()(evaluate)
 app.command()(model_commands.classify)
 app.command()(compress)
 app.command()(acls)

@@ -15,6 +15,7 @@ from streams.events import (
     Observation,
     Output,
     Prediction,
+    Reason,
     ReviewRequest,
     Route,
     SourceRef,
@@ -39,7 +40,9 @@ def decide(event: Event, results: Sequence[tuple[Served, Scores]], surge: SurgeS
     outputs: list[Output] = []
     for served, scores in results:
         best, probabilities = scores
-        name, labels, score = served.name, served.labels, probabilities[best]
+        name, labels, score, familiar_from = served.name, served.labels, probabilities[best], served.familiar_from
+        by_label = best == served.outside
+        strange = familiar_from is not None and probabilities[-1] < familiar_from
         prediction: Prediction = {
             "id": f"{identity}/{name}",
             "event_id": event_id,
@@ -49,13 +52,15 @@ def decide(event: Event, results: Sequence[tuple[Served, Scores]], surge: SurgeS
             "release": served.release,
             "label": labels[best],
             "score": score,
-            "scores": dict(zip(labels, probabilities)),  # noqa: B905 - as long as each other since the model was loaded
+            "scores": dict(zip(labels, probabilities)),  # noqa: B905 - a familiarity may stand behind them
+            "out_of_scope": by_label or strange,
             "source": {"name": source, "topic": topic, "partition": partition, "offset": offset},
         }
         outputs.append(_new(Output, ("predictions", key, prediction, -1)))
-        unsure = score < served.review_below
+        denied = strange and not by_label  # it has a label that it is too strange for
+        unsure = denied or score < served.review_below
         if unsure:
-            outputs.append(Output("review", key, _review(event, prediction)))
+            outputs.append(Output("review", key, _review(event, prediction, denied)))
         if served.routes:
             outputs.append(Output("routes", key, _route(event, prediction, served.policies[best], unsure)))
         for rule in served.alert_rules:
@@ -93,8 +98,9 @@ def _route(event: Event, prediction: Prediction, policy: LabelPolicy, unsure: bo
     }
 
 
-def _review(event: Event, prediction: Prediction) -> ReviewRequest:
-    return {**prediction, "id": f"{prediction['id']}/review", "text": event.text, "reason": "low-confidence"}
+def _review(event: Event, prediction: Prediction, denied: bool) -> ReviewRequest:
+    reason: Reason = "out-of-scope" if denied else "low-confidence"
+    return {**prediction, "id": f"{prediction['id']}/review", "text": event.text, "reason": reason}
 
 
 def _observations(event: Event, served: Served, scores: Scores, surge: SurgeSettings) -> list[Output]:

@@ -145,6 +145,7 @@ class Prediction(TypedDict):
     label: str
     score: Annotated[float, Field(ge=0, le=1)]
     scores: dict[str, float]
+    out_of_scope: Annotated[bool, Field(description="the text is about none of the labels: do not act on `label`")]
     source: SourceRef
 
 
@@ -171,11 +172,17 @@ class Route(Prediction):
     text: Annotated[str, Field(description="the chat turn, its first 1,000 characters")]
 
 
+Reason = Literal["low-confidence", "out-of-scope"]
+
+
 class ReviewRequest(Prediction):
     """A prediction the model is not sure of: a person should label it."""
 
     text: str
-    reason: Literal["low-confidence"]
+    reason: Annotated[
+        Reason,
+        Field(description="the score is low; or the text is too strange for any label, whatever the score"),
+    ]
 
 
 class Feedback(TypedDict):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from models.classifier import Encoded, Head, Model, Span
 from models.errors import BadTask
+from models.out_of_scope import Scope, outside_column
 from models.releases import find_release
 from models.runtimes import precision_of, reference
 from models.tasks import LabelPolicy, Task, load_task
@@ -74,7 +75,7 @@ class TextModel(Protocol):
         ...
 
     def run(self, windows: Sequence[Sequence[int]]) -> Mapping[str, NDArray[np.float32]]:
-        """By task: calibrated probabilities, [windows, labels]. Called on `slots` threads at once."""
+        """By task: the scores of `Head.scores`, a row for each window. Called on `slots` threads at once."""
         ...
 
 
@@ -94,6 +95,7 @@ class Served:
     task: Task
     release: str
     labels: tuple[str, ...]
+    scope: Scope | None = None
 
     @cached_property
     def name(self) -> str:
@@ -104,6 +106,16 @@ class Served:
     def review_below(self) -> float:
         """A person reviews a best score below it."""
         return self.task.review_below
+
+    @cached_property
+    def familiar_from(self) -> float | None:
+        """A text that is less familiar is out of scope; None: the release does not know."""
+        return None if self.scope is None else self.scope.familiar_from
+
+    @cached_property
+    def outside(self) -> int | None:
+        """The column of the label for what is out of scope, if there is one."""
+        return outside_column(self.labels)
 
     @cached_property
     def policies(self) -> tuple[LabelPolicy, ...]:
@@ -150,7 +162,8 @@ class Loaded:
 
 def serve(model: TextModel, tasks: Sequence[Task]) -> Loaded:
     """A model for some of its tasks, warmed up and measured."""
-    served = tuple(Served(task, model.release, model.heads[task.name].labels) for task in tasks)
+    heads = [(task, model.heads[task.name]) for task in tasks]
+    served = tuple(Served(task, model.release, head.labels, head.scope) for task, head in heads)
     return Loaded(model, served, tuple(_cost(model, texts, tokens) for texts, tokens in _WARM_UP_SIZES))
 
 

@@ -1,8 +1,4 @@
-"""The commands of a model owner: `train`, `evaluate`, `classify`.
-
-People read tables; with `--json` standard output carries one JSON object and nothing else, and progress goes to
-standard error. Exit codes: 0 done, 1 failed, 2 used wrongly (an option, a file or a release that cannot be used).
-"""
+"""The commands of a model owner that make and use a model: `train`, `classify`."""
 
 import json
 import sys
@@ -17,25 +13,17 @@ from rich.table import Table
 
 from models import explanations, releases
 from models.classifier import Classifier
-from models.datasets import Checked, Example, check, read_jsonl
+from models.datasets import Checked, check, read_jsonl
 from models.errors import TRAIN_EXTRA, MissingExtra, ModelError
-from models.evaluation import Evaluation
-from models.evaluation import evaluate as grade
 from models.lessons import Lesson
-from models.runtimes import RUNTIMES
 from models.tasks import load_task
+from streams.command_line import AsJson, DataFile, Device, ReleaseRef, Runtime, TaskName
 from streams.model_output import clear_errors, progress_bar
 
 MAX_TEXT_BYTES = 1 << 20  # a longer line is no text: it is reported and passed over
 BATCH_LINES = 256
 
-TaskName = Annotated[str, typer.Argument(metavar="TASK", help="A task's name, or the path of a task file (.toml).")]
-DataFile = Annotated[Path, typer.Option("--data", help="JSON lines with `text` and `label`.")]
-ReleaseRef = Annotated[str | None, typer.Option("--release", help="A release id or directory; default: the newest.")]
-Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to run the model.")]
 ALSO = "One more task for the same encoder to learn, with its data; may be repeated."
-Runtime = Annotated[str, typer.Option(help=f"What runs the model: auto (the fastest here), {', '.join(RUNTIMES)}.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 
 
 def train(
@@ -78,32 +66,6 @@ def train(
     print(json.dumps(result)) if as_json else _show_release(result)
 
 
-def evaluate(
-    task: TaskName,
-    data: DataFile,
-    release: ReleaseRef = None,
-    abstain: Annotated[bool, typer.Option("--abstain", help="Also: what is decided without a person.")] = False,
-    device: Device = "auto",
-    runtime: Runtime = "auto",
-    as_json: AsJson = False,
-) -> None:
-    """Grade a release on labelled text: accuracy, F1, calibration, speed."""
-    with clear_errors():
-        chosen = load_task(task)
-        directory = releases.find_release(chosen.name, release)
-        examples: Sequence[Example] = read_jsonl(data)
-        with progress_bar() as progress:
-            progress("load", 0, 2)
-            classifier = Classifier.load(directory, chosen, device, runtime)
-            progress("classify", 1, 2)
-            found = grade(classifier, examples, chosen.review_below if abstain else None)
-            progress("done", 2, 2)
-    if as_json:
-        print(found.model_dump_json(exclude=set() if abstain else {"coverage", "selective_accuracy"}))
-    else:
-        _show_evaluation(found, chosen.review_below if abstain else None)
-
-
 def classify(
     task: TaskName,
     release: ReleaseRef = None,
@@ -111,7 +73,7 @@ def classify(
     device: Device = "auto",
     runtime: Runtime = "auto",
 ) -> None:
-    """Read texts on standard input, one a line; write a JSON line for each: text, label, score, scores."""
+    """Read texts on standard input, one a line; write a JSON line for each: text, label, scores, whether in scope."""
     with clear_errors():
         chosen = load_task(task)
         classifier = Classifier.load(releases.find_release(chosen.name, release), chosen, device, runtime)
@@ -193,11 +155,13 @@ def read_lines(stream: BinaryIO) -> Iterator[Line]:
 
 
 def _write_scores(classifier: Classifier, texts: Sequence[str], explain: bool) -> None:
-    for text, row in zip(texts, classifier.classify(texts), strict=True):
+    probabilities, familiarity = classifier.scored(classifier.read(texts))
+    outside = classifier.head.is_outside(probabilities, familiarity).tolist()
+    for text, row, strange in zip(texts, probabilities, outside, strict=True):
         best = int(row.argmax())
         scores = {label: round(float(score), 6) for label, score in zip(classifier.labels, row, strict=True)}
         label = classifier.labels[best]
-        found = {"text": text, "label": label, "score": scores[label], "scores": scores}
+        found = {"text": text, "label": label, "score": scores[label], "scores": scores, "out_of_scope": strange}
         words = {"words": _words(classifier, text, label)} if explain else {}
         print(json.dumps(found | words, ensure_ascii=False))
     sys.stdout.flush()
@@ -226,17 +190,3 @@ def _show_release(result: dict[str, Any]) -> None:
     Console().print(table)
     print(f"release {result['release']}, {result['seconds']} seconds")
     print(result["directory"])
-
-
-def _show_evaluation(found: Evaluation, review_below: float | None) -> None:
-    table = Table("label", "precision", "recall", "F1", "support", title=f"{found.release} on {found.n} examples")
-    for label, score in found.per_label.items():
-        table.add_row(label, f"{score.precision:.3f}", f"{score.recall:.3f}", f"{score.f1:.3f}", str(score.support))
-    console = Console()
-    console.print(table)
-    print(f"accuracy {found.accuracy:.3f}   macro-F1 {found.macro_f1:.3f}   ECE {found.ece:.3f}")
-    speed = found.latency
-    print(f"one text {speed.p50_ms:.1f} ms (p50), {speed.p99_ms:.1f} ms (p99); in batches {speed.per_event_ms:.2f} ms")
-    if review_below is not None and found.coverage is not None:
-        right = "none decided" if found.selective_accuracy is None else f"{found.selective_accuracy:.3f} of them right"
-        print(f"decided without a person (score from {review_below} on): {found.coverage:.3f}, {right}")

@@ -97,9 +97,9 @@ class _Windows:
         return loaded, tuple(self._together(served, rows) for served, rows in zip(loaded.served, by_task, strict=True))
 
     def _together(self, served: Served, rows: Iterable[Scores]) -> Scores:
-        probabilities = np.array([row for _, row in rows], np.float32)
+        found = np.array([row for _, row in rows], np.float32)
         alerting = [rule.column for rule in served.alert_rules]
-        return rounded(merge(probabilities, self._lengths, served.task.long_text, alerting))
+        return rounded(merge(found, self._lengths, served.task.long_text, alerting), len(served.labels))
 
 
 class Scorer:

@@ -112,6 +112,7 @@ class SurgePipeline:
             "event_id": change.alert_id,
             "event_time": iso(change.event_time_s),
             "scored_at": iso(self._clock()),
+            "out_of_scope": False,
             "task": surge.task,
             "release": change.release,
             "label": surge.label,

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from models.out_of_scope import DIGITS
 from models.runtimes import out_of_memory
 from streams.live import TextModel
 
@@ -22,7 +23,9 @@ HARMLESS = "a plain sentence"
 _TRIALS, _TRIALS_WHEN_FLAKY = 3, 8  # each is a harmless text that must pass, and the suspect that must fail again
 _FLAKY_FOR_S = 60.0
 
-Scores = tuple[int, list[float]]  # the column of the best label, and the probability of each, rounded to 6 digits
+# The column of the best label, and the probability of each, rounded to 6 digits; behind them, where the release has a
+# scope, how familiar the text is.
+Scores = tuple[int, list[float]]
 Row = tuple[Scores, ...]  # of one window, by each task
 
 
@@ -65,6 +68,7 @@ class Runner:
     def __init__(self, model: TextModel, tasks: Sequence[str], clock: Callable[[], float] = time.monotonic) -> None:
         self.model = model
         self._tasks = tuple(tasks)
+        self._labels = tuple(len(model.heads[name].labels) for name in self._tasks)
         self._clock = clock
         self._flaky_until_s = -math.inf
 
@@ -89,7 +93,7 @@ class Runner:
         found = [by_task[name] for name in self._tasks]
         if not all(np.isfinite(one).all() for one in found):
             raise FloatingPointError("the model's scores are not finite")
-        return list(zip(*map(_rounded, found), strict=True))
+        return list(zip(*map(_rounded, found, self._labels), strict=True))
 
     def check(self) -> None:
         """Score a harmless text.
@@ -165,15 +169,15 @@ class _Trial:
         return Poison(told(error), 1 + trials)
 
 
-def _rounded(probabilities: NDArray[np.float32]) -> list[Scores]:
+def _rounded(rows: NDArray[np.float32], labels: int) -> list[Scores]:
     """Rounded first: the best label and every threshold are then judged by what is published."""
-    found = np.round(probabilities.astype(np.float64), 6)
-    return list(zip(found.argmax(axis=1).tolist(), found.tolist(), strict=True))
+    found = np.round(rows.astype(np.float64), DIGITS)
+    return list(zip(found[:, :labels].argmax(axis=1).tolist(), found.tolist(), strict=True))
 
 
-def rounded(probabilities: NDArray[np.float32]) -> Scores:
-    """One row of probabilities as `Scores`."""
-    return _rounded(probabilities[None])[0]
+def rounded(row: NDArray[np.float32], labels: int) -> Scores:
+    """One row of a model's scores for so many labels."""
+    return _rounded(row[None], labels)[0]
 
 
 def told(error: BaseException) -> str:

@@ -71,6 +71,12 @@ print([name for name in sys.modules if name.split('.')[0] in {HEAVY!r}])
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("path", modules("streams") + modules("models"), ids=lambda path: path.name)
+def test_only_the_report_draws(path: Path) -> None:
+    if path.name not in {"report.py", "drawings.py"} or path.parent.name != "models":
+        assert not [name for name in imports(path) if name.split(".")[0] in {"matplotlib", "jinja2"}]
+
+
 STOCK_FAUST = ROOT / "streams" / "bench" / "systems" / "faust_stock.py"  # a peer, as its own documentation shows it
 
 

@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,9 @@ from transformers import BertConfig
 
 from models import releases
 from models.classifier import Model
+from models.datasets import Example
 from models.errors import ExportMismatch
-from models.export import PARITY_TOLERANCE, compare, export_graph, held_out
+from models.export import PARITY_TOLERANCE, compare, export_graph, held_out, make_release
 from models.lessons import Lesson
 from models.padding import padded
 from models.runtimes import REFERENCE
@@ -126,6 +128,21 @@ def test_a_graph_that_is_not_the_checkpoint_is_refused(checkpoint: Checkpoint, t
     finally:
         with torch.no_grad():
             checkpoint.model.head.bias.zero_()
+
+
+def test_development_texts_out_of_scope_give_the_release_a_scope(
+    checkpoint: Checkpoint, tiny_release: Path, tmp_path: Path
+) -> None:
+    strangers = tuple(Example(f"{number} 0 1 2", "oos") for number in range(9))
+    heads = (replace(checkpoint.heads[0], strangers=strangers),)
+    directory = make_release(replace(checkpoint, heads=heads), "test", tmp_path / "release", ignore)
+    head = releases.verify(directory).head("tone")
+    assert head.scope is not None
+    assert (head.scope.n_outside, head.scope.asked_false_acceptance) == (9, 0.2)
+    assert head.scope.false_rejection <= 0.03
+    assert head.metrics["dev"]["n"] == len(checkpoint.heads[0].dev_examples)
+    assert Model.load(directory, "cpu", REFERENCE["cpu"]).heads["tone"].scope == head.scope
+    assert releases.verify(tiny_release).head("tone").scope is None
 
 
 def test_a_kill_before_the_rename_leaves_no_visible_release(tiny_release: Path, tmp_path: Path) -> None:

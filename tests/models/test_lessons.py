@@ -69,3 +69,14 @@ def test_soft_targets_must_fit_and_unlabelled_examples_need_them() -> None:
         subjects_of([replace(lesson, soft_targets=np.full((20, 2), 0.5, np.float32))], seed=7)
     with pytest.raises(BadDataset, match="each row adds up to 1"):
         subjects_of([replace(lesson, soft_targets=np.full((21, 2), 0.4, np.float32))], seed=7)
+
+
+def test_development_texts_out_of_scope_are_strangers_where_no_label_stands_for_them() -> None:
+    dev = [Example("x", "good"), Example("weather", "oos"), Example("y", "bad"), Example("tennis", "out_of_scope")]
+    (subject,) = subjects_of([Lesson(TONE, make_examples(20), "tone", dev)], seed=7)
+    assert subject.dev_texts == ["x", "y"]
+    assert [one.text for one in subject.strangers] == ["weather", "tennis"]
+    known = [*make_examples(20), *(Example(f"sport {number}", "oos") for number in range(5))]
+    (subject,) = subjects_of([Lesson(TONE, known, "tone", dev[:3])], seed=7)
+    assert (subject.labels, subject.strangers) == (("bad", "good", "oos"), [])
+    assert subject.dev_texts == ["x", "weather", "y"]

@@ -14,7 +14,7 @@ from streams.events import Event, Rejected
 from streams.intake import Intake
 from streams.live import Loaded, serve
 from streams.settings import Settings, load_settings
-from streams.trial import _rounded
+from streams.trial import rounded
 from tests.storm.events import MAX_EVENT_BYTES, POISON, SOURCES, TASKS, expected_outputs, source_of, value_of
 from tests.storm.model import BREAKS_MODEL, BREAKS_TOKENISER, NOT_FINITE, StormModel, labels_of, scores_of
 from tests.streams.records import FakeRecord
@@ -50,9 +50,9 @@ def test_what_is_expected_of_an_event_is_what_follows_from_its_scores(settings: 
 
 
 def scored(loaded: Loaded, text: str) -> tuple[int, list[float]]:
-    (name,) = loaded.model.heads
+    ((name, head),) = loaded.model.heads.items()
     ids: Sequence[int] = loaded.model.encode([text])[0].windows[0]
-    return _rounded(loaded.model.run([ids])[name])[0]
+    return rounded(loaded.model.run([ids])[name][0], len(head.labels))
 
 
 def test_every_output_is_expected_of_some_event() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
+from models.out_of_scope import Scope
 from models.tasks import LabelPolicy
 from streams.decisions import MAX_EVIDENCE_CHARS, decide
 from streams.events import WIRE_TYPES, Coordinates, Event, Observation, Output, iso
@@ -80,6 +82,7 @@ def test_a_prediction_in_full() -> None:
                 "label": "neutral",
                 "score": 0.625,
                 "scores": {"negative": 0.125, "neutral": 0.625, "positive": 0.25},
+                "out_of_scope": False,
                 "source": {"name": "news", "topic": "news", "partition": 2, "offset": 41},
             }
         ]
@@ -172,6 +175,44 @@ def test_a_person_reviews_what_is_below_the_limit(score: float, reviews: int) ->
     for review in found.get("review", []):
         assert (review["text"], review["reason"]) == ("Shares fell", "low-confidence")
         assert review["id"] == "news/2/41/risk/review"
+
+
+@pytest.mark.parametrize(
+    ("scores", "familiar_from", "strange", "review", "action"),
+    [
+        ((0.9, 0.1, 5.0), None, False, None, "queue"),  # the release does not tell; nothing stands behind the scores
+        ((0.9, 0.1, 1.5), 1.5, False, None, "queue"),
+        ((0.9, 0.1, 1.499999), 1.5, True, "out-of-scope", "human"),
+        ((0.5, 0.5, 1.0), 1.5, True, "out-of-scope", "human"),  # not sure either: one reason is enough
+        ((0.5, 0.5, 2.0), 1.5, False, "low-confidence", "human"),
+        ((0.1, 0.9, 2.0), 1.5, True, None, "human"),  # by its label: the model is sure, and nobody need label it
+        ((0.1, 0.9, 1.0), 1.5, True, None, "human"),
+        ((0.45, 0.55, 1.0), 1.5, True, "low-confidence", "human"),
+    ],
+)
+def test_what_is_out_of_scope_goes_to_a_person(
+    scores: tuple[float, float, float], familiar_from: float | None, strange: bool, review: str | None, action: str
+) -> None:
+    labels = ("cards", "out_of_scope")
+    scope = familiar_from and Scope(
+        familiar_from=familiar_from, asked_false_acceptance=0.2, n_outside=9, false_acceptance=0, false_rejection=0
+    )
+    ((plain, _),) = scored(scores[:2], labels, "intent", 0.6, cards=LabelPolicy(queue="card-desk"))
+    served = replace(plain, scope=scope or None)
+    row = [*scores] if scope else [*scores[:2]]
+    found = outputs([(served, (row.index(max(row[:2])), row))])
+    (prediction,), (route,) = found["predictions"], found["routes"]
+    assert prediction["out_of_scope"] is route["out_of_scope"] is strange
+    assert prediction["scores"] == dict(zip(labels, scores, strict=False))
+    assert route["action"] == action
+    assert [one["reason"] for one in found.get("review", [])] == ([review] if review else [])
+
+
+def test_an_alert_is_raised_for_a_strange_text_too() -> None:
+    ((plain, _),) = scored([0.1, 0.9], ("benign", "fraud"), fraud=LabelPolicy(alert_above=0.5))
+    scope = Scope(familiar_from=1.0, asked_false_acceptance=0.2, n_outside=9, false_acceptance=0, false_rejection=0)
+    found = outputs([(replace(plain, scope=scope), (1, [0.1, 0.9, 0.0]))])
+    assert [(one["label"], one["out_of_scope"]) for one in found["alerts"]] == [("fraud", True)]
 
 
 @pytest.mark.parametrize(("probabilities", "hit"), [((0.7, 0.2, 0.1), True), ((0.3, 0.6, 0.1), False)])

@@ -95,6 +95,7 @@ def predictions(job: Job, scorer: Scorer, events: Sequence[Event], places: Seque
                 "label": labels[top],
                 "score": scores[top],
                 "scores": dict(zip(labels, scores, strict=True)),
+                "out_of_scope": False,
                 "source": {"name": "bench", "topic": topic, "partition": partition, "offset": offset},
             }
         )

@@ -41,7 +41,7 @@ class ModelScorer:
 
     def run(self, windows: Sequence[Sequence[int]], texts: int) -> Floats:
         """Rows of the windows of one batch, which stands for so many texts."""
-        rows = self._model.run(windows)[self._task]
+        rows = self._model.run(windows)[self._task][:, : len(self.labels)]
         lengths = [len(one) for one in windows]
         with self._lock:
             self._tally.add(texts, sum(lengths), max(lengths) * len(lengths))

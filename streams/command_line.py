@@ -1,0 +1,19 @@
+"""The options that the commands of a model owner share; see `streams.model_output` for how they talk.
+
+People read tables; with `--json` standard output carries one JSON object and nothing else, and progress goes to
+standard error. Exit codes: 0 done, 1 failed, 2 used wrongly (an option, a file or a release that cannot be used).
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from models.runtimes import RUNTIMES
+
+TaskName = Annotated[str, typer.Argument(metavar="TASK", help="A task's name, or the path of a task file (.toml).")]
+DataFile = Annotated[Path, typer.Option("--data", help="JSON lines with `text` and `label`.")]
+ReleaseRef = Annotated[str | None, typer.Option("--release", help="A release id or directory; default: the newest.")]
+Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to run the model.")]
+Runtime = Annotated[str, typer.Option(help=f"What runs the model: auto (the fastest here), {', '.join(RUNTIMES)}.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]

@@ -1,0 +1,109 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from models.calibration import (
+    abstention,
+    expected_calibration_error,
+    fit_temperature,
+    golden_section,
+    negative_log_likelihood,
+    reliability,
+)
+
+CONFIDENCE = arrays.arrays(np.float32, st.shared(st.integers(1, 30), key="n"), elements=st.floats(0, 1, width=32))
+CORRECT = arrays.arrays(np.bool_, st.shared(st.integers(1, 30), key="n"))
+
+
+def test_ece_by_hand() -> None:
+    # Two bins of ten: (0.8, 0.9] holds 0.85 right and 0.89 wrong, gap |0.5 - 0.87|; (0.5, 0.6] holds 0.6 right.
+    confidence = np.array([0.85, 0.89, 0.6])
+    correct = np.array([True, False, True])
+    assert expected_calibration_error(confidence, correct, bins=10) == pytest.approx((2 * 0.37 + 0.4) / 3)
+
+
+def test_reliability_by_hand() -> None:
+    found = reliability(np.array([0.85, 0.89, 0.6]), np.array([True, False, True]), bins=10)
+    assert found.sizes.tolist() == [0, 0, 0, 0, 0, 1, 0, 0, 2, 0]
+    assert found.confidence[[5, 8]] == pytest.approx([0.6, 0.87])
+    assert found.accuracy[[5, 8]] == pytest.approx([1.0, 0.5])
+
+
+def test_ece_keeps_the_bounds_of_its_bins() -> None:
+    one = np.array([True, False])
+    assert expected_calibration_error(np.array([1.0, 1.0]), one) == pytest.approx(0.5)  # 1 is in the last bin
+    assert expected_calibration_error(np.array([0.0, 0.0]), one) == pytest.approx(0.5)  # 0 is in the first
+    # 0.5 is the upper bound of the first of two bins: with 0.4 beside it the gaps cancel, from 0.6 they would not
+    assert expected_calibration_error(np.array([0.5, 0.5]), one, bins=2) == pytest.approx(0.0)
+    assert expected_calibration_error(np.array([0.5, 0.6]), one, bins=2) == pytest.approx((0.5 + 0.6) / 2)
+
+
+@given(CONFIDENCE, CORRECT)
+def test_ece_is_bounded_and_blind_to_order(confidence: np.ndarray, correct: np.ndarray) -> None:
+    error = expected_calibration_error(confidence, correct)
+    assert 0 <= error <= 1
+    assert expected_calibration_error(confidence[::-1], correct[::-1]) == pytest.approx(error, abs=1e-6)
+    overall = abs(float(correct.mean()) - float(confidence.mean()))
+    assert error >= overall - 1e-6  # gaps of bins can only cancel when bins are joined
+    assert expected_calibration_error(confidence, correct, bins=1) == pytest.approx(overall, abs=1e-6)
+
+
+def test_abstention_by_hand() -> None:
+    confidence = np.array([0.9, 0.6, 0.59, 0.2])
+    correct = np.array([True, False, True, True])
+    assert abstention(confidence, correct, 0.6) == (0.5, 0.5)
+    assert abstention(confidence, correct, 0.95) == (0.0, None)
+    assert abstention(confidence, correct, 0.0) == (1.0, 0.75)
+
+
+@given(CONFIDENCE, CORRECT, st.floats(0, 1), st.floats(0, 1))
+def test_a_stricter_threshold_never_covers_more(
+    confidence: np.ndarray, correct: np.ndarray, one: float, two: float
+) -> None:
+    low, high = sorted((one, two))
+    assert abstention(confidence, correct, low)[0] >= abstention(confidence, correct, high)[0]
+
+
+def test_nll_by_hand() -> None:
+    logits = np.array([[math.log(3), 0.0], [0.0, 0.0]])  # p(target) = 3/4 and 1/2
+    targets = np.array([0, 1])
+    assert negative_log_likelihood(logits, targets, 1.0) == pytest.approx(-(math.log(0.75) + math.log(0.5)) / 2)
+    assert negative_log_likelihood(1000 * logits, targets, 1.0) < 1.0  # no overflow
+
+
+def test_the_temperature_recovers_a_known_one() -> None:
+    generator = np.random.default_rng(3)
+    logits = generator.normal(0, 2, (5000, 4))
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    targets = np.array([generator.choice(4, p=row) for row in probabilities])
+    assert fit_temperature(2.5 * logits, targets) == pytest.approx(2.5, rel=0.05)
+    assert fit_temperature(logits / 2, targets) == pytest.approx(0.5, rel=0.05)
+
+
+def test_a_handful_of_right_answers_does_not_make_the_scores_certain() -> None:
+    logits = np.array([[2.0, 0.0], [0.0, 2.0]])
+    few = fit_temperature(logits, np.array([0, 1]))
+    many = fit_temperature(np.tile(logits, (500, 1)), np.tile(np.array([0, 1]), 500))
+    assert many < few < 1.0
+    assert few > 0.6
+
+
+@given(
+    arrays.arrays(np.float32, (12, 3), elements=st.floats(-10, 10, width=32)),
+    arrays.arrays(np.int64, 12, elements=st.integers(0, 2)),
+)
+def test_the_fitted_temperature_stays_in_range_and_does_not_hurt(logits: np.ndarray, targets: np.ndarray) -> None:
+    temperature = fit_temperature(logits, targets)
+    assert 0.2 <= temperature <= 10.0
+    fitted = negative_log_likelihood(logits, targets, temperature)
+    assert fitted <= negative_log_likelihood(logits, targets, 1.0) + 1e-3
+
+
+@given(st.floats(-5, 5))
+def test_golden_section_finds_a_minimum_inside_and_at_the_bounds(minimum: float) -> None:
+    found = golden_section(lambda x: (x - minimum) ** 2, -3.0, 3.0)
+    assert found == pytest.approx(min(max(minimum, -3.0), 3.0), abs=1e-3)
