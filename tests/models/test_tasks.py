@@ -63,7 +63,8 @@ def test_a_task_file_is_read_by_path(tmp_path: Path) -> None:
     [
         (
             'name = "x"\nreview = 1',
-            "review: no such field; allowed: name, max_tokens, base, review_below, labels, long_text",
+            "review: no such field; allowed: name, max_tokens, base, review_below, false_acceptance, most_turned_away,"
+            " labels, long_text",
         ),
         ('name = "x"\n[labels.a]\nalert = 1', "labels.a.alert: no such field; allowed: alert_above, severity"),
         ('name = "x"\n[labels.a]\nseverity = "huge"', "labels.a.severity: Input should be 'low', 'medium' or 'high'"),
