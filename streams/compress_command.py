@@ -12,7 +12,7 @@ from models import releases
 from models.datasets import read_jsonl
 from models.errors import TRAIN_EXTRA, MissingExtra, ModelError
 from models.tasks import load_task
-from streams.model_commands import AsJson, Device, ReleaseRef, TaskName
+from streams.command_line import AsJson, Device, ReleaseRef, TaskName
 from streams.model_commands import _pairs as pairs
 from streams.model_output import clear_errors, progress_bar
 
