@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from models.errors import ModelError
-from streams import base_commands, dead_letter_commands, model_commands
+from streams import base_commands, data_commands, dead_letter_commands, model_commands
 from streams.access_commands import acls
 from streams.bench.command import bench
 from streams.compress_command import compress
@@ -33,6 +33,7 @@ topics_app = typer.Typer(no_args_is_help=True, help="Create and list the topics.
 app.add_typer(topics_app, name="topics")
 app.add_typer(dead_letter_commands.app, name="dead-letters")
 app.add_typer(base_commands.app, name="bases")
+app.add_typer(data_commands.app, name="data")
 app.command()(model_commands.train)
 app.command()(evaluate)
 app.command()(model_commands.classify)

@@ -15,7 +15,7 @@ from streams.decisions import APP_VERSION
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "transformers", "sentence_transformers", "sklearn", "onnxscript", "peft")
-TRAINING_HALF = {"models.training", "models.losses", "models.export", "models.packed_export"}
+TRAINING_HALF = {"models.training", "models.losses", "models.export", "models.packed_export", "models.label_errors"}
 LAZY = "runtimes.torch"  # serves with torch where it is installed, and imports it only when it is to
 
 
