@@ -5,6 +5,7 @@ ModelError
 ├── BadTask             a task file or task name is wrong
 ├── BadBase             a base encoder cannot be found or read
 ├── BadRelease          a release cannot be used for what was asked
+├── BadKnob             a recipe, or a knob of training, is not there or out of its range
 ├── ReleaseNotFound     no release answers to this task and reference
 ├── ReleaseExists       the destination already holds something else
 ├── IntegrityError      a release's file is missing, or is not the one its manifest names
@@ -33,6 +34,10 @@ class BadBase(ModelError):
 
 class BadRelease(ModelError):
     """A release cannot be used for what was asked, such as compressing one that is compressed."""
+
+
+class BadKnob(ModelError):
+    """A recipe or a knob of training is not there, or out of its range."""
 
 
 class ReleaseNotFound(ModelError):

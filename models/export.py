@@ -18,13 +18,14 @@ from models.classifier import Classifier, Model, pad_id
 from models.errors import ExportMismatch
 from models.evaluation import fit_scope, judge, summary
 from models.golden import GOLDEN, GOLDEN_TEXTS, write_golden
+from models.network import TextClassifier
 from models.packed_export import OPSET, export_packed
 from models.padding import padded
 from models.releases import CONFIG, MODEL, PACKED, TOKENIZER, Base, HeadEntry, Manifest
 from models.runtimes import Floats, Ids, Runtime
 from models.runtimes.onnx import load_cpu, load_packed_cpu
 from models.runtimes.protocol import cores
-from models.training import Checkpoint, Progress, TextClassifier, TrainedHead, encode
+from models.training import Checkpoint, Progress, TrainedHead, encode
 
 PARITY_TOLERANCE = 1e-3  # logits; float32 sums in another order differ by about 1e-6
 PARITY_TEXTS = 64
@@ -58,7 +59,7 @@ def make_release(checkpoint: Checkpoint, recipe: str, out: Path | None, progress
             parity["packed"] = compare(checkpoint, load_packed_cpu(tmp_dir, cores()))
         model = Model(manifest, Tokenizer.from_file(str(tmp_dir / TOKENIZER)), runtime)
         heads = [_graded(entry, model, head) for entry, head in zip(manifest.heads, checkpoint.heads, strict=True)]
-        metrics = {"parity": parity, "best_epoch": checkpoint.best_epoch}
+        metrics = {"parity": parity, "best_epoch": checkpoint.best_epoch, **checkpoint.notes}
         manifest = manifest.model_copy(update={"heads": tuple(heads), "metrics": metrics})
         releases.write_manifest(tmp_dir, manifest)
         dest = releases.publish(tmp_dir, out or folder / manifest.release)

@@ -34,3 +34,33 @@ def distillation_loss(logits: torch.Tensor, teacher: torch.Tensor, temperature: 
     log_q = torch.log_softmax(logits / temperature, dim=1)
     divergence = (softened * (softened.log() - log_q)).sum(dim=1)
     return temperature**2 * divergence
+
+
+def contrastive_loss(vectors: torch.Tensor, targets: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Supervised contrastive loss [n] of text vectors [n, hidden] with targets [n] (Khosla et al. 2020, L_out).
+
+    Each text shall be nearer, by cosine, to the batch's texts of its label than to the others. A text without a partner
+    in the batch costs 0.
+    """
+    directions = torch.nn.functional.normalize(vectors, dim=1)
+    itself = torch.eye(len(vectors), dtype=torch.bool, device=vectors.device)
+    similarity = (directions @ directions.T / temperature).masked_fill(itself, -torch.inf)
+    log_p = torch.log_softmax(similarity, dim=1).masked_fill(itself, 0.0)
+    partners = (targets.unsqueeze(0) == targets.unsqueeze(1)) & ~itself
+    return -(log_p * partners).sum(dim=1) / partners.sum(dim=1).clamp(min=1)
+
+
+def adversarial_step(
+    embedded: torch.Tensor, gradient: torch.Tensor, attention_mask: torch.Tensor, epsilon: float
+) -> torch.Tensor:
+    """The change [n, t, hidden] of embedded tokens that raises the loss most (fast gradient, Miyato et al. 2017).
+
+    It goes along the gradient; its length is `epsilon` of the text's own embedding, so that the knob means the same for
+    every encoder and length. Padding stays as it is.
+    """
+    mask = attention_mask.unsqueeze(-1).to(embedded.dtype)
+    size = (embedded * mask).flatten(1).norm(dim=1)  # [n]
+    direction = gradient * mask
+    length = direction.flatten(1).norm(dim=1).clamp(min=1e-12)
+    step: torch.Tensor = direction * (epsilon * size / length).view(-1, 1, 1)
+    return step

@@ -13,8 +13,8 @@ from onnx import TensorProto
 from onnx.external_data_helper import set_external_data
 
 from models.errors import ExportMismatch
+from models.network import TextClassifier
 from models.releases import MODEL, PACKED
-from models.training import TextClassifier
 
 OPSET = 20  # the first with a Gelu operator
 SHARED_FROM_BYTES = 1024  # smaller constants are written again

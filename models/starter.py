@@ -18,11 +18,15 @@ from models.tasks import SHIPPED, Task, load_task, shipped_tasks
 
 RECIPE: dict[str, Any] = {"method": "full", "epochs": 4, "learning_rate": 4e-4, "batch_texts": 32, "seed": 7}
 CODE = (
+    "held_out.py",
     "lessons.py",
     "losses.py",
+    "network.py",
     "padding.py",
     "schedule.py",
+    "train_settings.py",
     "training.py",
+    "windows.py",
     "golden.py",
     "export.py",
 )  # a change in them makes another starter
@@ -47,7 +51,8 @@ def ensure_starter(task_name: str, progress: Progress) -> Path:
             return dest
         try:
             from models.export import make_release
-            from models.training import TrainSettings, train
+            from models.train_settings import TrainSettings
+            from models.training import train
         except ImportError as error:
             raise MissingExtra(
                 f"the starter model of task {task.name!r} is not there yet, and making it needs the train extra:"

@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from models.errors import BadTask
+from models.errors import BadKnob, BadTask
+from models.train_settings import settings_of
 from models.windows import Rule
 
 SHIPPED = Path(__file__).with_name("tasks")
@@ -49,6 +50,8 @@ class Task(BaseModel):
     most_turned_away: float = Field(default=0.03, ge=0, lt=1, description="of texts in scope, for the sake of that")
     labels: dict[str, LabelPolicy] = Field(default_factory=dict)
     long_text: Rule = Field(default="mean", description="how the windows of a long text make one row of scores")
+    recipe: str | None = Field(default=None, description="how to train; left out: chosen by the data")
+    training: dict[str, Any] = Field(default_factory=dict, description="knobs of training that replace the recipe's")
 
     @field_validator("long_text")
     @classmethod
@@ -57,6 +60,15 @@ class Task(BaseModel):
         if rule == "max" and labels is not None and all(policy.alert_above is None for policy in labels.values()):
             raise ValueError('"max" looks for labels that alert: set alert_above on one, or choose "mean"')
         return rule
+
+    @field_validator("training")
+    @classmethod
+    def _knobs_that_there_are(cls, knobs: dict[str, Any]) -> dict[str, Any]:
+        try:
+            settings_of(knobs, "training")
+        except BadKnob as error:
+            raise ValueError(str(error).removeprefix("training: ")) from error
+        return knobs
 
     def alert_columns(self, labels: Sequence[str]) -> list[int]:
         """Where in a release's labels those are that raise an alert."""

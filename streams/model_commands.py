@@ -4,8 +4,10 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal, NamedTuple
+from typing import Annotated, Any, BinaryIO, NamedTuple
 
 import typer
 from rich.console import Console
@@ -13,16 +15,21 @@ from rich.table import Table
 
 from models import explanations, releases
 from models.classifier import Classifier
+from models.curves import TensorBoardCurves, Together
 from models.datasets import Checked, check, read_jsonl
 from models.errors import TRAIN_EXTRA, MissingExtra, ModelError
 from models.lessons import Lesson
+from models.recipes import RECIPES, Chosen, choose, settings_for
 from models.tasks import load_task
+from models.train_settings import Method
 from streams.command_line import AsJson, DataFile, Device, ReleaseRef, Runtime, TaskName
 from streams.model_output import clear_errors, progress_bar
 
 MAX_TEXT_BYTES = 1 << 20  # a longer line is no text: it is reported and passed over
 BATCH_LINES = 256
 
+KNOB = "Any knob of training, such as learning_rate=1e-4 or layer_decay=0.8; may be repeated."
+LOOK_AT_TEXTS = 2000  # to choose a recipe by their length
 ALSO = "One more task for the same encoder to learn, with its data; may be repeated."
 
 
@@ -32,14 +39,21 @@ def train(
     dev: Annotated[Path | None, typer.Option(help="Development data; default: a tenth of --data, held out.")] = None,
     also: Annotated[list[str] | None, typer.Option(metavar="TASK=FILE", help=ALSO)] = None,
     also_dev: Annotated[list[str] | None, typer.Option(metavar="TASK=FILE", help="Their development data.")] = None,
-    method: Annotated[Literal["full", "lora", "head"], typer.Option(help="Which weights learn.")] = "full",
+    recipe: Annotated[str | None, typer.Option(help=f"{', '.join(RECIPES)}; default: chosen by the data.")] = None,
+    method: Annotated[Method | None, typer.Option(help="Which weights learn; default: the recipe's.")] = None,
     base: Annotated[str | None, typer.Option(help="Base encoder: a directory or a hub name.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, max=1000, help="Default: the method's own.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, max=1000, help="Default: the recipe's.")] = None,
+    knob: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help=KNOB)] = None,
     seed: Annotated[int, typer.Option(help="Same seed, data and machine: same model.")] = 7,
+    seeds: Annotated[int, typer.Option(min=1, max=100, help="Train with so many, publish the best on --dev.")] = 1,
+    curves: Annotated[Path | None, typer.Option(help="Directory for TensorBoard event files.")] = None,
     out: Annotated[Path | None, typer.Option(help="Directory to become the release; default: with the others.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fine-tune on labelled text, calibrate, export, compare with the source, and publish a release."""
+    """Fine-tune on labelled text, calibrate, export, compare with the source, and publish a release.
+
+    A run that was cut off goes on where it was when the same command is given again.
+    """
     started = time.perf_counter()
     with clear_errors():
         if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -53,14 +67,27 @@ def train(
         ]
         try:
             from models.export import make_release
-            from models.training import TrainSettings
-            from models.training import train as fine_tune
+            from models.seeds import train_seeds
+            from models.training import token_lengths
         except ImportError as error:
             raise MissingExtra(f"training needs the train extra: {TRAIN_EXTRA} ({error})") from error
-        settings = TrainSettings(method=method, base=base, epochs=epochs, seed=seed)
-        with progress_bar() as progress:
-            checkpoint = fine_tune(lessons, settings, progress)
-            directory = make_release(checkpoint, f"train-{method}", out, progress)
+        given = {"method": method, "base": base, "epochs": epochs, **_knobs(knob), "seed": seed}
+        first = lessons[0]
+
+        def look() -> Chosen:
+            texts = [example.text for example in first.examples[:: 1 + len(first.examples) // LOOK_AT_TEXTS]]
+            lengths = token_lengths(base or first.task.base, texts)
+            return choose([example.label for example in first.examples], lengths, first.task.max_tokens)
+
+        given = {name: value for name, value in given.items() if value is not None}
+        settings, chosen = settings_for(first.task, recipe, given, look)
+        print(f"recipe {chosen.recipe}: {chosen.why}", file=sys.stderr)
+        with ExitStack() as opened, progress_bar() as progress:
+            drawn = Together(*([opened.enter_context(TensorBoardCurves(curves))] if curves else []))
+            checkpoint = train_seeds(lessons, settings, seeds, progress, drawn, releases.home() / "unfinished")
+            training = {"why": chosen.why, "knobs": settings.model_dump(exclude_defaults=True)}
+            checkpoint = replace(checkpoint, notes={**checkpoint.notes, "training": training})
+            directory = make_release(checkpoint, chosen.recipe, out, progress)
         manifest = releases.read_manifest(directory)
     result = _result(manifest, directory, round(time.perf_counter() - started, 1))
     print(json.dumps(result)) if as_json else _show_release(result)
@@ -105,7 +132,7 @@ def _result(manifest: releases.Manifest, directory: Path, seconds: float) -> dic
         }
         for head in manifest.heads
     )
-    release = {"release": manifest.release, "directory": str(directory), "seconds": seconds}
+    release = {"release": manifest.release, "directory": str(directory), "recipe": manifest.recipe, "seconds": seconds}
     return first | release | ({"also": others} if others else {})
 
 
@@ -119,6 +146,17 @@ def _pairs(option: str, given: Sequence[str] | None) -> dict[str, Path]:
             raise ModelError(f"{option} {one}: task {task} is given twice")
         pairs[task] = Path(file)
     return pairs
+
+
+def _knobs(given: Sequence[str] | None) -> dict[str, str]:
+    """Knobs by name; their values are read by the settings, each by its own type."""
+    knobs = {}
+    for one in given or ():
+        name, equals, value = one.partition("=")
+        if not (name and equals and value):
+            raise ModelError(f"--knob {one}: expected NAME=VALUE, such as learning_rate=1e-4")
+        knobs[name] = value
+    return knobs
 
 
 def _lesson(task: str, data: Path, dev: Path | None) -> Lesson:

@@ -8,7 +8,8 @@ from models.datasets import Example
 from models.export import make_release
 from models.lessons import Lesson
 from models.tasks import load_task
-from models.training import TrainSettings, train
+from models.train_settings import TrainSettings
+from models.training import train
 from tests.tiny_encoder import make_tiny_encoder
 
 WORDS = ("bank", "card", "loan", "shares", "parcel", "fraud", "rent", "refund", "number")

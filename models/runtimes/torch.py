@@ -17,7 +17,7 @@ from models.runtimes.protocol import Floats, Ids, Rectangles
 if TYPE_CHECKING:
     import torch
 
-    from models.training import TextClassifier
+    from models.network import TextClassifier
 
 UNUSED = "encoder.pooler."  # some encoders have a part that no exported graph contains, as it is not asked
 
@@ -76,7 +76,7 @@ def source(directory: Path) -> "TextClassifier":
         import torch
         from transformers import AutoConfig, AutoModel
 
-        from models.training import TextClassifier
+        from models.network import TextClassifier
     except ImportError as error:
         raise RuntimeUnavailable(f"not installed ({TRAIN_EXTRA})") from error
     if not (directory / CONFIG).is_file():

@@ -10,7 +10,8 @@ from models.datasets import Example
 from models.export import make_release
 from models.lessons import Lesson
 from models.tasks import LabelPolicy, Task
-from models.training import Checkpoint, TrainSettings, train
+from models.train_settings import TrainSettings
+from models.training import Checkpoint, train
 from tests.models.tiny import BAD, FILLER, GOOD, MONEY, ignore, make_examples, make_money
 from tests.tiny_encoder import make_tiny_encoder
 

@@ -1,6 +1,9 @@
 from collections.abc import Mapping
+from pathlib import Path
 
-from models.curves import Curves, Together
+import pytest
+
+from models.curves import Curves, TensorBoardCurves, Together
 
 
 class Kept:
@@ -21,3 +24,16 @@ def test_each_of_several_gets_every_step_in_order() -> None:
 
 def test_no_curves_take_figures_too() -> None:
     Together().step({"train/loss": 0.7}, 1)
+
+
+def test_tensorboard_reads_what_was_written(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with TensorBoardCurves(tmp_path / "curves") as curves:
+        curves.step({"train/loss": 0.7}, 10)
+        curves.step({"train/loss": 0.5, "dev/macro_f1/tone": 0.8}, 20)
+    found = EventAccumulator(str(tmp_path / "curves"))
+    found.Reload()
+    assert sorted(found.Tags()["scalars"]) == ["dev/macro_f1/tone", "train/loss"]
+    losses = [(event.step, event.value) for event in found.Scalars("train/loss")]
+    assert losses == [(10, pytest.approx(0.7)), (20, pytest.approx(0.5))]

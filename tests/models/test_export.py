@@ -23,7 +23,8 @@ from models.runtimes import REFERENCE
 from models.runtimes.onnx import load_cpu
 from models.softmax import softmax
 from models.tasks import Task
-from models.training import Checkpoint, TrainSettings, train
+from models.train_settings import TrainSettings
+from models.training import Checkpoint, train
 from tests.models.tiny import ignore, make_examples
 
 FILES = ["config.json", "golden.json", "manifest.json", "model.onnx", "packed.onnx", "tokenizer.json"]

@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from models.lessons import UNLABELLED
-from models.losses import classification_loss, distillation_loss
+from models.losses import adversarial_step, classification_loss, contrastive_loss, distillation_loss
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.2, 3.0], [1.0, 1.0, 1.0]])
 TARGETS = torch.tensor([0, 1, 2])
@@ -53,3 +53,28 @@ def test_a_teacher_that_is_certain_gives_finite_gradients() -> None:
     torch.autograd.backward(distillation_loss(logits, torch.eye(3), 2.0).sum())
     assert logits.grad is not None
     assert torch.isfinite(logits.grad).all()
+
+
+def test_contrast_is_the_formula_of_its_paper_and_wants_labels_together() -> None:
+    vectors = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 2.0], [0.0, 1.0]])
+    targets = torch.tensor([0, 0, 1, 2])
+    found = contrastive_loss(vectors, targets, 0.5)
+    cosines = [0.8, 0.0, 0.0]  # of the first to the three others
+    expected = -(0.8 / 0.5) + math.log(sum(math.exp(cosine / 0.5) for cosine in cosines))
+    assert found[0].item() == pytest.approx(expected, rel=1e-5)
+    assert found[2:].tolist() == [0.0, 0.0]  # without a partner
+    nearer = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 2.0], [0.0, 1.0]])
+    assert contrastive_loss(nearer, targets, 0.5)[0] < found[0]
+
+
+def test_the_adversarial_step_follows_the_gradient_for_its_share_and_leaves_padding_alone() -> None:
+    torch.manual_seed(0)
+    embedded, gradient = torch.randn(2, 4, 8), torch.randn(2, 4, 8)
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
+    step = adversarial_step(embedded, gradient, mask, 0.25)
+    assert step[1, 2:].abs().max() == 0
+    for text, length in enumerate((4, 2)):
+        own, its = step[text, :length], gradient[text, :length]
+        assert own.norm().item() == pytest.approx(0.25 * embedded[text, :length].norm().item(), rel=1e-5)
+        assert torch.cosine_similarity(own.flatten(), its.flatten(), dim=0).item() == pytest.approx(1, abs=1e-5)
+    assert torch.isfinite(adversarial_step(embedded, torch.zeros_like(gradient), mask, 0.25)).all()

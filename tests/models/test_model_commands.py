@@ -76,6 +76,22 @@ def test_train_then_evaluate(tiny_base: Path, data_file: DataFile, home: Path) -
         assert (found["release"], found["n"]) == (result["release"], 20)
 
 
+def test_train_says_which_recipe_it_took_and_why(tiny_base: Path, data_file: DataFile, tmp_path: Path) -> None:
+    data = data_file("few.jsonl", make_examples(24))
+    quick = ["--base", str(tiny_base), "--epochs", "1", "--knob", "contrast_epochs=1", "--seeds", "2", "--json"]
+    curves = ["--curves", str(tmp_path / "curves")]
+    run = CliRunner().invoke(app, ["train", "any_name-7", "--data", str(data), *quick, *curves])
+    assert run.exit_code == 0, run.output
+    assert "recipe few-shot: half of the labels have 12 examples or fewer (up to 16 is few)" in run.stderr
+    result = json.loads(run.stdout)
+    assert (result["task"], result["labels"], result["recipe"]) == ("any_name-7", ["bad", "good"], "few-shot")
+    assert list(result["metrics"]["seeds"]["dev_macro_f1"]) == ["7", "8"]
+    knobs = result["metrics"]["training"]["knobs"]
+    assert (knobs["contrast_epochs"], knobs["epochs"], knobs["head_start"]) == (1, 1, "centroids")
+    assert releases.read_manifest(Path(result["directory"])).recipe == "few-shot"
+    assert [path.name for path in (tmp_path / "curves").iterdir() if path.name.startswith("events")]
+
+
 def test_one_encoder_for_two_tasks(tiny_base: Path, data_file: DataFile, tmp_path: Path) -> None:
     tone, money = data_file("tone.jsonl", make_examples(60)), data_file("money.jsonl", make_money(60))
     dev = data_file("dev.jsonl", make_money(12, start=300))
@@ -173,6 +189,13 @@ def test_a_long_line_is_never_held_whole() -> None:
         (["train", "tone", "--data", "absent.jsonl", "--out", "RELEASE"], 2, "is there already"),
         (["train", "tone", "--data", "absent.jsonl", "--method", "magic"], 2, "magic"),
         (["train", "tone"], 2, "--data"),
+        (
+            ["train", "tone", "--data", "DATA", "--recipe", "magic"],
+            2,
+            "recipe 'magic': no such recipe; there are: stan",
+        ),
+        (["train", "tone", "--data", "DATA", "--knob", "epochs"], 2, "--knob epochs: expected NAME=VALUE"),
+        (["train", "tone", "--data", "DATA", "--recipe", "quick", "--knob", "warmup=2"], 2, "warmup: Input should be"),
         (["train", "tone", "--data", "DATA", "--also", "risk"], 2, "--also risk: expected TASK=FILE"),
         (["train", "tone", "--data", "DATA", "--also", "a=x", "--also", "a=y"], 2, "task a is given twice"),
         (["train", "tone", "--data", "DATA", "--also-dev", "risk=x"], 2, "--also-dev risk=...: needs --also risk=FILE"),

@@ -9,11 +9,12 @@ import torch
 
 from models import releases
 from models.errors import ExportMismatch
+from models.network import TextClassifier
 from models.packed_export import SHARED_FROM_BYTES, _share_weights, export_packed
 from models.padding import padded
 from models.releases import MODEL, PACKED
 from models.runtimes.onnx import load_packed_cpu
-from models.training import Checkpoint, TextClassifier
+from models.training import Checkpoint
 
 MANY = [[2, *range(5, 5 + length), 3] for length in (1, 22, 3, 9, 1, 1, 17, 4, 20, 11)]
 

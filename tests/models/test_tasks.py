@@ -74,6 +74,11 @@ def test_a_task_file_is_read_by_path(tmp_path: Path) -> None:
         ('name = "x"\nlong_text = "last"', "long_text: Input should be 'mean' or 'max'"),
         ('name = "x"\nlong_text = "max"\n[labels.a]', 'long_text: Value error, "max" looks for labels that alert: set'),
         ('name = "x"\nlong_text = "max"\nlabels = 1', "labels: Input should be a valid dictionary"),
+        ('name = "x"\n[training]\nepochz = 1', "training: Value error, epochz: no such knob; there are: method, base"),
+        (
+            'name = "x"\n[training]\nepochs = 0',
+            "training: Value error, epochs: Input should be greater than or equal to 1",
+        ),
         ("name = ", "not TOML"),
         ('name = "\udcff"', "not TOML in UTF-8"),
     ],
@@ -84,6 +89,13 @@ def test_a_wrong_key_or_value_is_named_with_what_is_allowed(tmp_path: Path, cont
     with pytest.raises(BadTask, match=r"wrong\.toml: ") as caught:
         load_task(str(path))
     assert message in str(caught.value)
+
+
+def test_a_task_file_says_how_to_train(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('name = "mine"\nrecipe = "lora"\n[training]\nlearning_rate = 5e-4\nepochs = 3\n')
+    task = load_task(str(path))
+    assert (task.recipe, task.training) == ("lora", {"learning_rate": 5e-4, "epochs": 3})
 
 
 def test_a_long_text_is_risky_where_it_is_riskiest_and_else_as_a_whole() -> None:

@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,14 +11,9 @@ from models.errors import BadBase, BadDataset
 from models.evaluation import macro_f1, target_indices
 from models.lessons import Lesson, subjects_of
 from models.tasks import Task
-from models.training import (
-    Checkpoint,
-    TrainSettings,
-    _class_weights,
-    encode,
-    train,
-)
-from tests.models.tiny import ignore, make_examples, make_money
+from models.train_settings import TrainSettings
+from models.training import Checkpoint, _class_weights, encode, token_lengths, train
+from tests.models.tiny import FILLER, ignore, make_examples, make_money
 
 QUICK = TrainSettings(epochs=4, learning_rate=3e-3, batch_texts=16, threads=1)
 
@@ -191,6 +187,80 @@ def test_the_teachers_weight_decides_whom_to_believe(tiny_task: Task) -> None:
             logits.argmax(axis=1) == [int(example.label == "good") for example in make_examples(40, start=600)]
         ).mean()
         assert (right > 0.7) == believed
+
+
+def test_accumulated_batches_teach_as_one_large_batch_would(tiny_task: Task) -> None:
+    texts = [example.text for example in make_examples(10, start=500)]
+
+    def learned(batch_texts: int, accumulate: int) -> np.ndarray:
+        settings = TrainSettings(
+            epochs=2, learning_rate=1e-3, dropout=0, batch_texts=batch_texts, accumulate=accumulate, threads=1,
+            class_weight_power=0, precision="float32", warmup=0,
+        )  # fmt: skip
+        return logits_of(learn(tiny_task, make_examples(64), settings, make_examples(8, start=300)), texts)
+
+    whole, parts, alone = learned(64, 1), learned(16, 4), learned(16, 1)
+    assert np.abs(parts - whole).max() < 0.2 * np.abs(alone - whole).max()
+
+
+@pytest.mark.parametrize(("long_texts", "learns"), [("first", False), ("random", True), ("all", True)])
+def test_what_stands_at_the_end_of_long_texts_is_learned_when_it_is_read(
+    tiny_task: Task, long_texts: str, learns: bool
+) -> None:
+    beginning = " ".join(FILLER * 2)  # as long as a window
+    examples = [Example(f"{beginning} {one.text}", one.label) for one in make_examples(160)]
+    dev = [Example(f"{beginning} {one.text}", one.label) for one in make_examples(40, start=300)]
+    settings = TrainSettings(
+        epochs=8, learning_rate=1e-2, batch_texts=16, threads=1, learn_embeddings=True, long_texts=long_texts
+    )
+    (head,) = learn(tiny_task, examples, settings, dev).heads
+    assert (head.dev_macro_f1 > 0.75) == learns
+
+
+def test_contrast_alone_puts_labels_so_far_apart_that_centroids_tell_them(tiny_task: Task) -> None:
+    settings = TrainSettings(
+        contrast_epochs=6, contrast_learning_rate=1e-2, head_start="centroids", learn_embeddings=True, batch_texts=16,
+        epochs=1, learning_rate=1e-6, head_learning_rate=1e-6, threads=1,
+    )  # fmt: skip
+    (head,) = learn(tiny_task, make_examples(160), settings, make_examples(40, start=300)).heads
+    assert head.dev_macro_f1 >= 0.8
+
+
+def test_adversarial_training_learns_too_and_teaches_something_else(tiny_task: Task) -> None:
+    texts = [example.text for example in make_examples(10, start=500)]
+    plain = TrainSettings(epochs=6, learning_rate=1e-2, batch_texts=16, threads=1, learn_embeddings=True)
+    hardened = learn(tiny_task, make_examples(160), plain.model_copy(update={"fgm_epsilon": 0.2}))
+    assert hardened.heads[0].dev_macro_f1 >= 0.8
+    for knobs in ({"learn_embeddings": False}, {"method": "lora", "learn_embeddings": False}):
+        short = plain.model_copy(update={"epochs": 1, **knobs})
+        runs = [
+            logits_of(learn(tiny_task, make_examples(40), short.model_copy(update={"fgm_epsilon": epsilon})), texts)
+            for epsilon in (0.0, 0.2)
+        ]
+        assert np.abs(runs[0] - runs[1]).max() > 1e-4
+
+
+def test_max_tokens_is_a_knob(tiny_task: Task) -> None:
+    checkpoint = learn(tiny_task, make_examples(40), QUICK.model_copy(update={"epochs": 1, "max_tokens": 12}))
+    assert checkpoint.max_tokens == 12
+
+
+def test_lengths_are_counted_in_the_bases_own_tokens(tiny_base: Path) -> None:
+    assert token_lengths(str(tiny_base), ["profit", "profit rises today", "\ud83d"]) == [3, 5, 3]
+
+
+def test_curves_get_loss_rate_and_grades(tiny_task: Task) -> None:
+    seen: dict[str, list[int]] = {}
+
+    class Kept:
+        def step(self, values: Mapping[str, float], step: int) -> None:
+            for name in values:
+                seen.setdefault(name, []).append(step)
+
+    lesson = Lesson(tiny_task, make_examples(64), "tone.jsonl", make_examples(16, start=300))
+    train([lesson], QUICK.model_copy(update={"epochs": 5}), ignore, Kept())  # 5 epochs of 4 steps
+    assert seen["train/loss"] == seen["train/learning_rate"] == [10, 20]
+    assert seen["dev/macro_f1/tone"] == [4, 8, 12, 16, 20]
 
 
 def test_a_checkpoint_is_frozen(tiny_task: Task) -> None:

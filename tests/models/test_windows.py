@@ -2,14 +2,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from models.classifier import Model
 from models.runtimes import REFERENCE
-from models.windows import MAX_WINDOWS, Rule, merge, overlap_tokens
+from models.windows import MAX_WINDOWS, Rule, merge, merge_all, overlap_tokens, windows_of
 from tests.models.tiny import BAD, FILLER, GOOD
 
 RULES: tuple[Rule, ...] = ("mean", "max")
@@ -100,3 +102,25 @@ def test_merging_by_hand() -> None:
     np.testing.assert_array_equal(merge(rows, [96, 96, 48], "max", [1, 2]), rows[1])  # 0.8 beats 0.6
     np.testing.assert_array_equal(merge(rows, [96, 96, 48], "max", [1]), rows[2])
     np.testing.assert_allclose(merge(rows, [96, 96, 48], "max", []), [0.48, 0.28, 0.24], rtol=1e-6)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.lists(WORDS, max_size=60).map(" ".join), max_size=5))
+def test_training_reads_the_windows_that_are_served(model: Model, tiny_release: Path, texts: list[str]) -> None:
+    tokenizer = Tokenizer.from_file(str(tiny_release / "tokenizer.json"))
+    tokenizer.enable_padding()
+    windows = windows_of(tokenizer, [*texts, "\ud83d"], model.max_tokens)
+    served = [one.windows for one in model.encode([*texts, "\ud83d"])]
+    assert [windows.ids[span.start : span.stop] for span in windows.spans] == served
+    assert windows.texts == [text for text, own in enumerate(served) for _ in own]
+
+
+def test_rows_of_windows_become_rows_of_texts() -> None:
+    tokenizer = Tokenizer.from_str(Tokenizer(WordLevel({"a": 0}, unk_token="a")).to_str())
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    windows = windows_of(tokenizer, ["a", " ".join("a" * 10)], 8)
+    assert windows.ends == [1, 3]
+    rows = np.array([[1, 0], [0.5, 0.5], [0.2, 0.8]], np.float32)
+    merged = merge_all(rows, windows, "mean", [])
+    assert merged[0].tolist() == [1, 0]
+    assert merged[1].tolist() == merge(rows[1:], [8, 4], "mean", []).tolist()

@@ -1,0 +1,136 @@
+"""Recipes: knobs of training that go together, by name, and which one fits given data.
+
+Knobs are set by, from the weakest: their defaults, the recipe, the task file's `[training]`, whoever trains.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from models.errors import BadKnob
+from models.tasks import Task
+from models.train_settings import TrainSettings, settings_of
+
+FEW_EXAMPLES = 16  # a label (the median one): up to here pairs of texts teach more than texts do
+LONG_SHARE = 0.2  # of the texts that are longer than the model reads: from here on their beginnings are not enough
+STRONG_IMBALANCE = 10.0  # examples of the commonest label for one of the rarest
+
+
+class Recipe(NamedTuple):
+    """Knobs that go together, and what they are for."""
+
+    purpose: str
+    knobs: Mapping[str, Any]
+
+
+RECIPES: Mapping[str, Recipe] = MappingProxyType(
+    {
+        "standard": Recipe(
+            "plenty of short texts: all layers learn, the lower ones more slowly",
+            {"epochs": 10, "learning_rate": 2e-4, "layer_decay": 0.9, "patience": 4},
+        ),
+        "few-shot": Recipe(
+            "few examples a label: texts of a label are drawn together first, then heads start from their centroids",
+            {
+                "contrast_epochs": 15,
+                "contrast_learning_rate": 2e-4,
+                "epochs": 15,
+                "learning_rate": 1e-4,
+                "layer_decay": 0.9,
+                "head_start": "centroids",
+                "batch_texts": 32,
+                "label_smoothing": 0.1,
+            },
+        ),
+        "long": Recipe(
+            "long texts: wide windows, another one of each text every epoch",
+            {
+                "max_tokens": 256,
+                "long_texts": "random",
+                "epochs": 6,
+                "learning_rate": 2e-4,
+                "layer_decay": 0.9,
+                "batch_texts": 16,
+                "patience": 3,
+            },
+        ),
+        "imbalanced": Recipe(
+            "labels of very different frequency: the rare and the hard count more",
+            {
+                "epochs": 10,
+                "learning_rate": 2e-4,
+                "layer_decay": 0.9,
+                "class_weight_power": 0.5,
+                "focal_gamma": 1.0,
+                "label_smoothing": 0.0,
+                "patience": 5,
+            },
+        ),
+        "robust": Recipe(
+            "as standard, and every batch once more with adversarial noise on its words: twice the time",
+            {"epochs": 8, "learning_rate": 2e-4, "layer_decay": 0.9, "fgm_epsilon": 0.1, "patience": 4},
+        ),
+        "quick": Recipe("a first look, in a minute", {"epochs": 4, "learning_rate": 4e-4}),
+        "lora": Recipe("low-rank adapters learn, merged at the end", {"method": "lora"}),
+        "head": Recipe("the head alone learns: a baseline, in seconds", {"method": "head"}),
+    }
+)
+
+
+class Chosen(NamedTuple):
+    """A recipe's name, and why it was taken."""
+
+    recipe: str
+    why: str
+
+
+def choose(labels: Sequence[str], token_lengths: Sequence[int], max_tokens: int) -> Chosen:
+    """The recipe for data with these labels (one a text, empty for none) and so many tokens a text."""
+    counts = Counter(label for label in labels if label)
+    examples = median(counts.values())
+    if examples <= FEW_EXAMPLES:
+        return Chosen(
+            "few-shot", f"half of the labels have {examples:g} examples or fewer (up to {FEW_EXAMPLES} is few)"
+        )
+    long = sum(length > max_tokens for length in token_lengths) / len(token_lengths)
+    if long >= LONG_SHARE:
+        return Chosen("long", f"{long:.0%} of the texts are longer than {max_tokens} tokens (from {LONG_SHARE:.0%} on)")
+    most, least = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
+    times = counts[most] / counts[least]
+    if times >= STRONG_IMBALANCE:
+        return Chosen(
+            "imbalanced", f"{times:.1f} examples of {most!r} for one of {least!r} (from {STRONG_IMBALANCE:g} on)"
+        )
+    return Chosen(
+        "standard",
+        f"{examples:g} examples a label (median), {times:.1f} of the commonest for one of the rarest,"
+        f" {long:.0%} long texts: nothing special",
+    )
+
+
+def knobs_of(recipe: str) -> Mapping[str, Any]:
+    """A recipe's knobs. Raises BadKnob for a name that is none."""
+    if recipe not in RECIPES:
+        raise BadKnob(f"recipe {recipe!r}: no such recipe; there are: {', '.join(RECIPES)}")
+    return RECIPES[recipe].knobs
+
+
+def settings_for(
+    task: Task, recipe: str | None, given: Mapping[str, Any], look: Callable[[], Chosen]
+) -> tuple[TrainSettings, Chosen]:
+    """How to train for a task: by the recipe asked for, else the method's or the task's, else by `look`ing at data.
+
+    `given` are the knobs set by hand; they win. Raises BadKnob for a recipe or knob that cannot be.
+    """
+    method = given.get("method")
+    if recipe:
+        chosen = Chosen(recipe, "asked for")
+    elif method in ("lora", "head"):
+        chosen = Chosen(method, f"method {method} was asked for")
+    elif task.recipe:
+        chosen = Chosen(task.recipe, f"the file of task {task.name} says so")
+    else:
+        chosen = look()
+    return settings_of({**knobs_of(chosen.recipe), **task.training, **given}, f"recipe {chosen.recipe}"), chosen

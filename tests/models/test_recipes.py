@@ -1,0 +1,80 @@
+import re
+
+import pytest
+
+from models.errors import BadKnob
+from models.recipes import RECIPES, Chosen, choose, knobs_of, settings_for
+from models.tasks import Task
+from models.train_settings import TrainSettings, settings_of
+
+SHORT = [10] * 100
+TASK = Task(name="tone")
+
+
+def labels(**counts: int) -> list[str]:
+    return [label for label, count in counts.items() for _ in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("data", "lengths", "recipe", "why"),
+    [
+        (labels(a=10, b=10, c=300), SHORT, "few-shot", "half of the labels have 10 examples or fewer"),
+        (labels(a=300, b=200), [10] * 70 + [400] * 30, "long", "30% of the texts are longer than 128 tokens"),
+        (
+            labels(a=300, b=200),
+            [10] * 90 + [400] * 10,
+            "standard",
+            "250 examples a label .*, 1.5 of .*, 10% long texts",
+        ),
+        (labels(ham=3300, spam=300), SHORT, "imbalanced", "11.0 examples of 'ham' for one of 'spam'"),
+        (labels(a=300, b=60), SHORT, "standard", "5.0 of the commonest for one of the rarest"),
+        ([*labels(a=10, b=12), *[""] * 500], SHORT, "few-shot", "11 examples or fewer"),  # no label is no label
+    ],
+)
+def test_the_data_decide_and_the_choice_says_why(data: list[str], lengths: list[int], recipe: str, why: str) -> None:
+    chosen = choose(data, lengths, 128)
+    assert chosen.recipe == recipe
+    assert re.search(why, chosen.why), chosen.why
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_is_one_that_can_be(name: str) -> None:
+    settings = settings_of(knobs_of(name), name)
+    assert settings.preset[0] >= 1
+    assert RECIPES[name].purpose
+
+
+def never() -> Chosen:
+    raise AssertionError("the data need not be looked at")
+
+
+def test_who_sets_a_knob_last() -> None:
+    task = Task(name="tone", recipe="lora", training={"epochs": 3, "lora_rank": 4})
+    settings, chosen = settings_for(task, None, {"epochs": "2", "seed": 5}, never)
+    assert chosen == Chosen("lora", "the file of task tone says so")
+    assert (settings.method, settings.lora_rank, settings.epochs, settings.seed) == ("lora", 4, 2, 5)
+    settings, chosen = settings_for(task, "few-shot", {}, never)
+    assert chosen == Chosen("few-shot", "asked for")
+    assert (settings.contrast_epochs, settings.epochs) == (RECIPES["few-shot"].knobs["contrast_epochs"], 3)
+    settings, chosen = settings_for(TASK, None, {"method": "head"}, never)
+    assert chosen == Chosen("head", "method head was asked for")
+    assert settings == TrainSettings(method="head")
+    settings, chosen = settings_for(TASK, None, {"method": "full"}, lambda: Chosen("quick", "because"))
+    assert chosen == Chosen("quick", "because")
+    assert settings.epochs == RECIPES["quick"].knobs["epochs"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "given", "message"),
+    [
+        ("magic", {}, "recipe 'magic': no such recipe; there are: standard, few-shot, long"),
+        ("quick", {"epochz": 3}, "recipe quick: epochz: no such knob; there are: method, base, max_tokens"),
+        ("quick", {"epochs": "many"}, "recipe quick: epochs: .*valid integer.*, found 'many'"),
+        ("quick", {"layer_decay": 0}, "recipe quick: layer_decay: .*greater than 0, found 0"),
+        ("robust", {"method": "head"}, "recipe robust: .*fgm_epsilon: with method head no gradient reaches"),
+        ("lora", {"learn_embeddings": True}, "recipe lora: .*learn_embeddings: with method lora they do not learn"),
+    ],
+)
+def test_what_cannot_be_says_what_can(recipe: str, given: dict[str, object], message: str) -> None:
+    with pytest.raises(BadKnob, match=message):
+        settings_for(TASK, recipe, given, never)
