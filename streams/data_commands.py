@@ -21,7 +21,7 @@ from models.datasets import Columns, Example
 from models.errors import BadDataset, ModelError
 from models.near_duplicates import ALIKE
 from models.readers import read_examples
-from streams.model_commands import AsJson
+from streams.command_line import AsJson
 from streams.model_output import clear_errors, progress_bar
 
 app = typer.Typer(no_args_is_help=True, help="Look at labelled data before anything learns from them.")
