@@ -1,11 +1,13 @@
 """What a model is to learn: its tasks' examples, with a part held out to choose and calibrate it on."""
 
+import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from models.augmentation import AugmentSettings, augment
 from models.datasets import Example, held_out_rows, labels_of
 from models.errors import BadDataset, BadTask
 from models.evaluation import target_indices, without_strangers
@@ -86,6 +88,18 @@ def subjects_of(lessons: Sequence[Lesson], seed: int) -> list[Subject]:
         subjects.append(subject)
         start = columns.stop
     return subjects
+
+
+def with_variants(subject: Subject, settings: AugmentSettings, seed: int) -> Subject:
+    """The subject, learned also from variants of its examples; what is held out stays as it is.
+
+    Raises BadDataset for a subject with a teacher's soft targets: the teacher has not seen the variants.
+    """
+    if subject.soft_targets is not None:
+        raise BadDataset("augment: a teacher scored the examples alone: augment the data first, then let it score them")
+    variants = augment(subject.examples, settings, random.Random(seed))  # noqa: S311 - repeatable, nothing secret
+    targets = np.concatenate([subject.targets, _targets(subject.labels, variants)])
+    return replace(subject, examples=[*subject.examples, *variants], targets=targets)
 
 
 def _refuse_what_does_not_fit(lesson: Lesson, labels: tuple[str, ...]) -> None:

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from models.augmentation import AugmentSettings
 from models.errors import BadKnob
 
 Method = Literal["full", "lora", "head"]
@@ -46,6 +47,8 @@ class TrainSettings(BaseModel):
     head_start: HeadStart = Field(default="random", description="centroids: from the mean vector of each label's texts")
     learn_embeddings: bool = Field(default=False, description="full only; twice the time for a step on a CPU")
     lora_rank: int = Field(default=16, ge=1, le=512)
+
+    augment: AugmentSettings | None = Field(default=None, description="also learn from variants of the examples")
 
     label_smoothing: float = Field(default=0.05, ge=0, lt=1)
     class_weight_power: float = Field(default=0.5, ge=0, le=1, description="0: none; 1: inverse of the frequency")

@@ -23,7 +23,7 @@ from models.classifier import pad_id
 from models.curves import Curves, Together
 from models.datasets import Example, data_hash, imbalance
 from models.held_out import held_out_f1, held_out_temperature
-from models.lessons import UNLABELLED, Lesson, Subject, base_of, subjects_of
+from models.lessons import UNLABELLED, Lesson, Subject, base_of, subjects_of, with_variants
 from models.losses import adversarial_step, classification_loss, contrastive_loss, distillation_loss
 from models.network import (
     Feed,
@@ -120,6 +120,8 @@ def train(  # noqa: C901 - one flat loop, read from top to bottom
     base_name = settings.base or base_of(lessons)
     max_tokens = settings.max_tokens or max(lesson.task.max_tokens for lesson in lessons)
     subjects = subjects_of(lessons, settings.split_seed)
+    if settings.augment:
+        subjects = [with_variants(subject, settings.augment, settings.seed) for subject in subjects]
     epochs, learning_rate = settings.preset
     torch.manual_seed(settings.seed)
     if settings.threads:

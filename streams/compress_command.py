@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from models import releases
-from models.datasets import read_jsonl
 from models.errors import TRAIN_EXTRA, MissingExtra, ModelError
+from models.readers import read_examples
 from models.tasks import load_task
 from streams.command_line import AsJson, Device, ReleaseRef, TaskName
 from streams.model_commands import _pairs as pairs
@@ -43,9 +43,9 @@ def compress(
         except ImportError as error:
             raise MissingExtra(f"compressing needs the train extra: {TRAIN_EXTRA} ({error})") from error
         files = {task: data} | pairs("--also", also)
-        tasks = [compression.Graded(load_task(name), read_jsonl(file)) for name, file in files.items()]
+        tasks = [compression.Graded(load_task(name), read_examples(file)) for name, file in files.items()]
         directory = releases.find_release(tasks[0].task.name, release)
-        texts = [example.text for example in read_jsonl(calibrate)] if calibrate else []
+        texts = [example.text for example in read_examples(calibrate)] if calibrate else []
         place = out.parent if out else releases.home() / "releases" / "-".join(one.task.name for one in tasks)
         with releases.workplace(place) as tmp_dir, progress_bar() as progress:
             found = compression.compress(directory, tasks, texts, tmp_dir, progress, device=device)

@@ -1,4 +1,4 @@
-"""The commands `streamgauge data check|report|convert`: labelled data before anything learns from them.
+"""The commands `streamgauge data check|report|errors|augment|convert`: labelled data before anything learns from them.
 
 A source is a file (JSON lines, CSV, Parquet) or `hub:NAME[@REVISION][:CONFIG][#SPLIT]`. People read tables; with
 `--json` standard output carries one JSON object and nothing else. Exit codes: 0 done, 1 `check` found errors, 2 used
@@ -6,10 +6,13 @@ wrongly.
 """
 
 import json
+import random
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -17,14 +20,15 @@ from rich.text import Text
 
 from models.class_report import ClassReport, class_report
 from models.data_checks import DataCheck, check_parts, read_part
-from models.datasets import Columns, Example
-from models.errors import BadDataset, ModelError
+from models.datasets import Columns, Example, accepted, labels_of
+from models.errors import TRAIN_EXTRA, BadDataset, MissingExtra, ModelError
+from models.label_errors import FOLDS, Suspect
 from models.near_duplicates import ALIKE
-from models.readers import read_examples
+from models.readers import read_examples, scan
 from streams.command_line import AsJson
 from streams.model_output import clear_errors, progress_bar
 
-app = typer.Typer(no_args_is_help=True, help="Look at labelled data before anything learns from them.")
+app = typer.Typer(no_args_is_help=True, help="Look at labelled data, and make more of them.")
 
 A_SOURCE = "A .jsonl, .csv, .tsv or .parquet file, or hub:NAME[@REVISION][:CONFIG][#SPLIT]."
 Source = Annotated[str, typer.Argument(metavar="DATA", help=A_SOURCE)]
@@ -34,6 +38,8 @@ Sources = Annotated[
 TextColumn = Annotated[str, typer.Option(help="The field or column that holds the text.")]
 LabelColumn = Annotated[str, typer.Option(help="The field or column that holds the label.")]
 Out = Annotated[Path, typer.Option(help="A file of JSON lines; one that is there is not overwritten.")]
+Seed = Annotated[int, typer.Option(help="Same seed and data: same result.")]
+Chance = Annotated[float, typer.Option(min=0, max=1, help="Chance that a variant has this change.")]
 
 
 @app.command()
@@ -64,6 +70,74 @@ def report(
 
 
 @app.command()
+def errors(
+    source: Source,
+    base: Annotated[str | None, typer.Option(help="Encoder to judge by; default: the packaged one.")] = None,
+    folds: Annotated[int, typer.Option(min=2, max=50, help="Parts, each judged by what the others teach.")] = FOLDS,
+    limit: Annotated[int, typer.Option(min=1, help="Rows shown; --out has all.")] = 20,
+    out: Annotated[Path | None, typer.Option(help="All suspects as JSON lines, the surest first.")] = None,
+    seed: Seed = 7,
+    text_column: TextColumn = "text",
+    label_column: LabelColumn = "label",
+    as_json: AsJson = False,
+) -> None:
+    """Labels that are probably wrong, by confident learning; a person decides."""
+    with clear_errors():
+        _require_new(out)
+        found = list(scan(source, Columns(text_column, label_column)))
+        examples = accepted(found, source)
+        labels = labels_of(examples)
+        suspects = _suspects(examples, labels, base, folds, seed)
+        rows = [
+            {
+                "where": found[suspect.row].where,
+                "text": examples[suspect.row].text,
+                "label": labels[suspect.given],
+                "suggested": labels[suspect.suggested],
+                "margin": round(suspect.margin, 4),
+            }
+            for suspect in suspects
+        ]
+        if out is not None:
+            _write(out, rows)
+    if as_json:
+        print(json.dumps({"n": len(examples), "suspects": len(rows), "rows": rows[:limit]}, ensure_ascii=False))
+    else:
+        _show_suspects(rows, len(examples), limit)
+
+
+@app.command()
+def augment(
+    source: Source,
+    out: Out,
+    copies: Annotated[int, typer.Option(min=1, max=50, help="Variants of each example, at most.")] = 1,
+    synonyms: Chance = 0.5,
+    typos: Chance = 0.3,
+    casing: Chance = 0.0,
+    entities: Chance = 0.3,
+    numbers: Chance = 0.3,
+    only: Annotated[bool, typer.Option("--only", help="Write the variants without the examples.")] = False,
+    seed: Seed = 7,
+    text_column: TextColumn = "text",
+    label_column: LabelColumn = "label",
+    as_json: AsJson = False,
+) -> None:
+    """Write the examples with variants of them: synonyms, typing errors, casing, other names, other amounts."""
+    from models.augmentation import AugmentSettings
+    from models.augmentation import augment as variants_of
+
+    with clear_errors():
+        _require_new(out)
+        examples = read_examples(source, Columns(text_column, label_column))
+        settings = AugmentSettings(
+            copies=copies, synonyms=synonyms, typos=typos, casing=casing, entities=entities, numbers=numbers
+        )
+        variants = variants_of(examples, settings, random.Random(seed))  # noqa: S311 - repeatable, nothing secret
+        _write_examples(out, [*([] if only else examples), *variants])
+    _say({"examples": len(examples), "variants": len(variants), "out": str(out)}, as_json)
+
+
+@app.command()
 def convert(
     source: Source,
     out: Out,
@@ -79,8 +153,25 @@ def convert(
     _say({"examples": len(examples), "out": str(out)}, as_json)
 
 
-def _require_new(out: Path) -> None:
-    if out.exists():
+def _suspects(
+    examples: list[Example], labels: tuple[str, ...], base: str | None, folds: int, seed: int
+) -> list[Suspect]:
+    try:
+        from models.label_errors import label_errors, out_of_fold
+        from models.tasks import PACKAGED_BASE
+        from models.vectors import text_vectors
+    except ImportError as error:
+        raise MissingExtra(f"finding label errors needs the train extra: {TRAIN_EXTRA} ({error})") from error
+    column_of = {label: column for column, label in enumerate(labels)}
+    targets = np.array([column_of[example.label] for example in examples], np.int64)
+    with progress_bar() as progress:
+        vectors = text_vectors([example.text for example in examples], base or PACKAGED_BASE, progress)
+        probabilities = out_of_fold(vectors, targets, folds, seed, progress)
+    return label_errors(probabilities, targets)
+
+
+def _require_new(out: Path | None) -> None:
+    if out is not None and out.exists():
         raise ModelError(f"--out {out}: is there already; choose a file that is not")
 
 
@@ -121,6 +212,17 @@ def _show_report(found: ClassReport) -> None:
     Console().print(table)
     for name in names:
         print(f"{name}: {found.examples[name]} examples, commonest to rarest label {found.imbalance[name]:g} to 1")
+
+
+def _show_suspects(rows: list[dict[str, Any]], examples: int, limit: int) -> None:
+    table = Table("where", "label", "suggested", "margin", "text")
+    for row in rows[:limit]:
+        cells = (_cell(str(row[name])) for name in ("label", "suggested"))
+        table.add_row(Path(row["where"]).name, *cells, f"{row['margin']:.2f}", _cell(row["text"][:200]))
+    Console().print(table)
+    print(f"{len(rows)} of {examples} labels are probably wrong ({len(rows) / examples:.1%})")
+    for (label, suggested), count in Counter((row["label"], row["suggested"]) for row in rows).most_common(5):
+        print(f"  {count} times {label!r} for {suggested!r}")
 
 
 def _printable(text: str) -> str:

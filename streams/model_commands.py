@@ -16,9 +16,10 @@ from rich.table import Table
 from models import explanations, releases
 from models.classifier import Classifier
 from models.curves import TensorBoardCurves, Together
-from models.datasets import Checked, check, read_jsonl
+from models.datasets import Checked, check
 from models.errors import TRAIN_EXTRA, MissingExtra, ModelError
 from models.lessons import Lesson
+from models.readers import read_examples
 from models.recipes import RECIPES, Chosen, choose, settings_for
 from models.tasks import load_task
 from models.train_settings import Method
@@ -161,9 +162,9 @@ def _knobs(given: Sequence[str] | None) -> dict[str, str]:
 
 def _lesson(task: str, data: Path, dev: Path | None) -> Lesson:
     chosen = load_task(task)
-    checked = check(read_jsonl(data))
+    checked = check(read_examples(data))
     _report(checked, data)
-    return Lesson(chosen, checked.examples, data.name, read_jsonl(dev) if dev else None)
+    return Lesson(chosen, checked.examples, data.name, read_examples(dev) if dev else None)
 
 
 class Line(NamedTuple):
