@@ -12,7 +12,7 @@ import typer
 from models.runtimes import RUNTIMES
 
 TaskName = Annotated[str, typer.Argument(metavar="TASK", help="A task's name, or the path of a task file (.toml).")]
-DataFile = Annotated[Path, typer.Option("--data", help="JSON lines with `text` and `label`; to train also CSV, Parquet.")]
+DataFile = Annotated[Path, typer.Option("--data", help="JSON lines with `text` and `label`; train: CSV, Parquet too.")]
 ReleaseRef = Annotated[str | None, typer.Option("--release", help="A release id or directory; default: the newest.")]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to run the model.")]
 Runtime = Annotated[str, typer.Option(help=f"What runs the model: auto (the fastest here), {', '.join(RUNTIMES)}.")]
