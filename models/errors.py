@@ -6,6 +6,7 @@ ModelError
 ├── BadBase             a base encoder cannot be found or read
 ├── BadRelease          a release cannot be used for what was asked
 ├── BadKnob             a recipe, or a knob of training, is not there or out of its range
+├── BadTeacher          a release cannot teach another model
 ├── ReleaseNotFound     no release answers to this task and reference
 ├── ReleaseExists       the destination already holds something else
 ├── IntegrityError      a release's file is missing, or is not the one its manifest names
@@ -38,6 +39,10 @@ class BadRelease(ModelError):
 
 class BadKnob(ModelError):
     """A recipe or a knob of training is not there, or out of its range."""
+
+
+class BadTeacher(ModelError):
+    """A release cannot teach another model: its labels or scores do not fit."""
 
 
 class ReleaseNotFound(ModelError):

@@ -21,7 +21,7 @@ from models.golden import GOLDEN, GOLDEN_TEXTS, write_golden
 from models.network import TextClassifier
 from models.packed_export import OPSET, export_packed
 from models.padding import padded
-from models.releases import CONFIG, MODEL, PACKED, TOKENIZER, Base, HeadEntry, Manifest
+from models.releases import CONFIG, MODEL, PACKED, TOKENIZER, HeadEntry, Manifest
 from models.runtimes import Floats, Ids, Runtime
 from models.runtimes.onnx import load_cpu, load_packed_cpu
 from models.runtimes.protocol import cores
@@ -167,7 +167,7 @@ def _manifest(checkpoint: Checkpoint, recipe: str, directory: Path) -> Manifest:
             for head in checkpoint.heads
         ),
         max_tokens=checkpoint.max_tokens,
-        base=Base(name=checkpoint.base_name, sha256=checkpoint.base_sha256),
+        base=checkpoint.base,
         metrics={},
         versions=_versions(),
         created_at=created_at,

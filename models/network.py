@@ -12,6 +12,7 @@ import transformers
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
+from models.bases import readable_tokens
 from models.errors import TRAIN_EXTRA, BadBase, MissingExtra
 from models.padding import length_sorted_batches, padded
 from models.train_settings import Precision, TrainSettings
@@ -76,28 +77,32 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     return tokenizer
 
 
-def load_network(folder: Path, columns: int, max_tokens: int, settings: TrainSettings) -> TextClassifier:
-    """A base encoder under new heads, what the method does not teach frozen.
-
-    Raises BadBase for an encoder that cannot be loaded or reads fewer than `max_tokens`, MissingExtra for no peft.
-    """
+def load_encoder(folder: Path, max_tokens: int) -> Any:
+    """A base encoder in float32. Raises BadBase for one that cannot be loaded or reads fewer than `max_tokens`."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(folder)
         # "eager" attention: it exports to the plainest graph, and on short texts it is as fast as any.
-        encoder = AutoModel.from_pretrained(
+        encoder: Any = AutoModel.from_pretrained(
             folder, config=config, attn_implementation="eager", use_safetensors=True, dtype=torch.float32
         )
     except (OSError, ValueError, KeyError) as error:
         raise BadBase(f"base: {folder}: cannot be loaded: {error}") from error
-    positions = getattr(config, "max_position_embeddings", max_tokens)
-    if positions < max_tokens:
-        raise BadBase(f"base: {folder} reads {positions} tokens at most, and the task's max_tokens is {max_tokens}")
-    encoder_module: Any = encoder
-    if settings.method == "lora":
-        encoder_module = _with_adapters(encoder, settings.lora_rank)
-    network = TextClassifier(encoder_module, config.hidden_size, columns, settings.dropout)
+    readable = readable_tokens(config.to_dict())
+    if readable is not None and readable < max_tokens:
+        raise BadBase(f"base: {folder} reads {readable} tokens at most, and the task's max_tokens is {max_tokens}")
+    return encoder
+
+
+def load_network(folder: Path, columns: int, max_tokens: int, settings: TrainSettings) -> TextClassifier:
+    """A base encoder under new heads, what the method does not teach frozen.
+
+    Raises BadBase for an encoder that cannot be loaded or reads fewer than `max_tokens`, MissingExtra for no peft.
+    """
+    encoder = load_encoder(folder, max_tokens)
+    module = _with_adapters(encoder, settings.lora_rank) if settings.method == "lora" else encoder
+    network = TextClassifier(module, encoder.config.hidden_size, columns, settings.dropout)
     if settings.method == "head" and not settings.contrast_epochs:
         network.encoder.requires_grad_(False)
     elif settings.method != "lora" and not settings.learn_embeddings:

@@ -72,6 +72,10 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             "as standard, and every batch once more with adversarial noise on its words: twice the time",
             {"epochs": 8, "learning_rate": 2e-4, "layer_decay": 0.9, "fgm_epsilon": 0.1, "patience": 4},
         ),
+        "teacher": Recipe(
+            "a larger encoder that is to teach a small one: all of it learns, slowly",
+            {"epochs": 5, "learning_rate": 4e-5, "head_learning_rate": 1e-3},
+        ),
         "quick": Recipe("a first look, in a minute", {"epochs": 4, "learning_rate": 4e-4}),
         "lora": Recipe("low-rank adapters learn, merged at the end", {"method": "lora"}),
         "head": Recipe("the head alone learns: a baseline, in seconds", {"method": "head"}),

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from models.bases import base_folder, weights_sha256
+from models.bases import base_folder, identify
 from models.classifier import pad_id
 from models.curves import Curves, Together
 from models.datasets import Example, data_hash, imbalance
@@ -37,7 +37,7 @@ from models.network import (
     set_learned_weights,
     set_learning_rates,
 )
-from models.releases import Data
+from models.releases import Base, Data
 from models.resuming import SAVE_EVERY_S, Keeper, fingerprint
 from models.schedule import (
     alternated,
@@ -82,8 +82,7 @@ class Checkpoint:
     heads: tuple[TrainedHead, ...]
     max_tokens: int
     settings: TrainSettings
-    base_name: str
-    base_sha256: str
+    base: Base
     best_epoch: int  # the one whose weights these are
     notes: Mapping[str, Any] = field(default_factory=dict)  # what else the manifest's metrics shall say
 
@@ -132,7 +131,7 @@ def train(  # noqa: C901 - one flat loop, read from top to bottom
     folder = base_folder(base_name)
     tokenizer = load_tokenizer(folder)
     network = load_network(folder, subjects[-1].columns.stop, max_tokens, settings)
-    base_sha256 = weights_sha256(folder)
+    base = identify(base_name, folder)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network.to(device)
     feed = Feed(pad_id(tokenizer), device, settings.precision)
@@ -146,7 +145,7 @@ def train(  # noqa: C901 - one flat loop, read from top to bottom
     contrast_steps = contrasts * len(_groups(1, matters, settings))
     steps = contrast_steps + epochs * len(_groups(contrasts + 1, matters, settings))
     optimizer = torch.optim.AdamW(parameter_groups(network, settings), fused=True)
-    keeper = Keeper(state_folder, fingerprint(lessons, settings, base_sha256), save_every_s)
+    keeper = Keeper(state_folder, fingerprint(lessons, settings, base.sha256), save_every_s)
     run = keeper.restore(network, optimizer)
     if run.step:
         progress("goes on where it was cut off", run.step, steps)
@@ -204,8 +203,7 @@ def train(  # noqa: C901 - one flat loop, read from top to bottom
         heads=tuple(_trained(*each) for each in zip(lessons, graded, strict=True)),
         max_tokens=max_tokens,
         settings=settings,
-        base_name=base_name,
-        base_sha256=base_sha256,
+        base=base,
         best_epoch=run.best_epoch,
     )
 

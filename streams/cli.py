@@ -26,6 +26,7 @@ from streams.bench.command import bench
 from streams.compress_command import compress
 from streams.evaluate_command import evaluate
 from streams.exits import BROKER_UNAVAILABLE, USAGE, AccessRefused, BrokerUnavailable
+from streams.pretrain_command import pretrain
 from streams.settings import Settings, SettingsError, load_settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -40,6 +41,7 @@ app.command()(model_commands.classify)
 app.command()(compress)
 app.command()(acls)
 app.command()(bench)
+app.command()(pretrain)
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="Settings file; ./streamgauge.toml when there is one.")

@@ -17,6 +17,7 @@ from models import explanations, releases
 from models.classifier import Classifier
 from models.curves import TensorBoardCurves, Together
 from models.datasets import Checked, check
+from models.distillation import MOST_UNLABELLED, taught
 from models.errors import TRAIN_EXTRA, MissingExtra, ModelError
 from models.lessons import Lesson
 from models.readers import read_examples
@@ -31,6 +32,9 @@ BATCH_LINES = 256
 
 KNOB = "Any knob of training, such as learning_rate=1e-4 or layer_decay=0.8; may be repeated."
 LOOK_AT_TEXTS = 2000  # to choose a recipe by their length
+TEACHER = "A release of TASK to learn from too, or base:NAME[@SEED] to train one first. May be repeated: an ensemble."
+UNLABELLED = "Texts that only the teachers speak of: JSON lines, CSV or Parquet. May be repeated."
+MOST = "Unlabelled texts at most; of more a random part is taken."
 ALSO = "One more task for the same encoder to learn, with its data; may be repeated."
 
 
@@ -44,6 +48,9 @@ def train(
     method: Annotated[Method | None, typer.Option(help="Which weights learn; default: the recipe's.")] = None,
     base: Annotated[str | None, typer.Option(help="Base encoder: a directory or a hub name.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, max=1000, help="Default: the recipe's.")] = None,
+    teacher: Annotated[list[str] | None, typer.Option(help=TEACHER)] = None,
+    unlabelled: Annotated[list[Path] | None, typer.Option(help=UNLABELLED)] = None,
+    most_unlabelled: Annotated[int, typer.Option(min=1, max=5_000_000, help=MOST)] = MOST_UNLABELLED,
     knob: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help=KNOB)] = None,
     seed: Annotated[int, typer.Option(help="Same seed, data and machine: same model.")] = 7,
     seeds: Annotated[int, typer.Option(min=1, max=100, help="Train with so many, publish the best on --dev.")] = 1,
@@ -66,6 +73,8 @@ def train(
             _lesson(task, data, dev),
             *(_lesson(name, file, dev_files.get(name)) for name, file in others.items()),
         ]
+        if unlabelled and not teacher:
+            raise ModelError(f"--unlabelled {unlabelled[0]}: nobody speaks of its texts without a --teacher")
         try:
             from models.export import make_release
             from models.seeds import train_seeds
@@ -84,6 +93,8 @@ def train(
         settings, chosen = settings_for(first.task, recipe, given, look)
         print(f"recipe {chosen.recipe}: {chosen.why}", file=sys.stderr)
         with ExitStack() as opened, progress_bar() as progress:
+            if teacher:
+                lessons[0] = taught(first, teacher, unlabelled or (), most_unlabelled, seed, progress)
             drawn = Together(*([opened.enter_context(TensorBoardCurves(curves))] if curves else []))
             checkpoint = train_seeds(lessons, settings, seeds, progress, drawn, releases.home() / "unfinished")
             training = {"why": chosen.why, "knobs": settings.model_dump(exclude_defaults=True)}

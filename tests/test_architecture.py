@@ -15,7 +15,17 @@ from streams.decisions import APP_VERSION
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "transformers", "sentence_transformers", "sklearn", "onnxscript", "peft")
-HALF = ("training", "network", "losses", "resuming", "export", "packed_export", "label_errors", "vectors")
+HALF = (
+    "training",
+    "network",
+    "losses",
+    "resuming",
+    "pretraining",
+    "export",
+    "packed_export",
+    "label_errors",
+    "vectors",
+)
 TRAINING_HALF = {f"models.{name}" for name in HALF}
 LAZY = "runtimes.torch"  # serves with torch where it is installed, and imports it only when it is to
 

@@ -85,7 +85,11 @@ def source(directory: Path) -> "TextClassifier":
     if "head.weight" not in weights:
         raise RuntimeUnavailable(f"{MODEL} does not name its weights")
     columns, hidden = weights["head.weight"].shape
-    encoder: Any = AutoModel.from_config(AutoConfig.from_pretrained(directory), attn_implementation="sdpa")
+    config = AutoConfig.from_pretrained(directory)
+    try:
+        encoder: Any = AutoModel.from_config(config, attn_implementation="sdpa")
+    except ValueError:  # such as MPNet, whose relative positions are added to what fused attention never shows
+        encoder = AutoModel.from_config(config, attn_implementation="eager")
     model = TextClassifier(encoder, hidden, columns, dropout=0.0)
     wanted = {name for name in model.state_dict() if not name.startswith(UNUSED)}
     if missing := sorted(wanted - set(weights)):

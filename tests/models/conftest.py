@@ -14,12 +14,19 @@ from models.train_settings import TrainSettings
 from models.training import Checkpoint, train
 from tests.models.tiny import BAD, FILLER, GOOD, MONEY, ignore, make_examples, make_money
 from tests.tiny_encoder import make_tiny_encoder
+from tests.tiny_mpnet import make_tiny_mpnet
 
 
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A randomly initialised BERT of one layer, 32 wide, with a vocabulary of its own."""
     return make_tiny_encoder(tmp_path_factory.mktemp("tiny"), (*GOOD, *BAD, *FILLER, *MONEY))
+
+
+@pytest.fixture(scope="session")
+def tiny_mpnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of MPNet's build."""
+    return make_tiny_mpnet(tmp_path_factory.mktemp("mpnet"), (*GOOD, *BAD, *FILLER, *MONEY))
 
 
 @pytest.fixture(scope="session")
