@@ -29,7 +29,9 @@ from streams.intake import Intake
 from streams.live import Loaded
 from streams.pipeline import SourcePipeline
 from streams.publishing import Publisher
+from streams.record_batches import MIB
 from streams.refusals import refusal_in, who
+from streams.room import Room
 from streams.scoring import Scorer
 from streams.security import faust_credentials, librdkafka_config
 from streams.settings import OUTPUT_TOPICS, BrokerSettings, Settings
@@ -97,7 +99,7 @@ def build_worker(settings: Settings, models: Sequence[Loaded]) -> Worker:
             source.priority,
             publisher,
             settings.surge,
-            settings.batching.max_slices_in_flight,
+            Room(settings.batching.max_slices_in_flight, settings.intake.max_expanded_batch_mib * MIB),
             finish,
             source.shed_after_s,
             AlertEvidence(its, patience_s) if patience_s else None,
@@ -154,7 +156,9 @@ def _faust_app(settings: Settings) -> faust.App:
         value_serializer="raw",
         datadir=str(_faust_directory()),
     )
-    transport = slice_transport(settings.batching.max_slice_events, broker.fetch_max_wait_ms)
+    transport = slice_transport(
+        settings.batching.max_slice_events, broker.fetch_max_wait_ms, settings.intake.max_expanded_batch_mib
+    )
     app.transport = transport(app.conf.broker_consumer, app)
     return app
 

@@ -27,8 +27,8 @@ from faust.types.tuples import ConsumerMessage
 
 from streams import metrics
 from streams.exits import BrokerUnavailable
-from streams.header_names import read_any_header_name
 from streams.intake import Record
+from streams.record_batches import read_any_batch
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +98,7 @@ class SliceConsumer(driver.Consumer):
     logger = logging.getLogger("faust.consumer")  # its comings and goings are Faust's, not ours
     max_slice_events = 256
     fetch_max_wait_ms = 500
+    max_expanded_batch_mib = 64
     _thread: _ConsumerThread
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -337,15 +338,17 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         return bool(coordinator.generation > 0 and coordinator.coordinator_id is not None)
 
     def _create_worker_consumer(self, transport: driver.Transport) -> aiokafka.AIOKafkaConsumer:
-        read_any_header_name()
+        read_any_batch(self.consumer.max_expanded_batch_mib)
         consumer = super()._create_worker_consumer(transport)
         # Stock asks the broker to hold an empty fetch for 1.5 s; librdkafka's mock broker takes that literally.
         consumer._fetch_max_wait_ms = self.consumer.fetch_max_wait_ms
         return consumer
 
 
-def slice_transport(max_slice_events: int, fetch_max_wait_ms: int) -> Callable[[Any, Any], driver.Transport]:
-    """A Faust transport whose consumer delivers slices of at most so many records."""
+def slice_transport(
+    max_slice_events: int, fetch_max_wait_ms: int, max_expanded_batch_mib: int
+) -> Callable[[Any, Any], driver.Transport]:
+    """A Faust transport whose consumer delivers slices of at most so many records, and expands no batch further."""
 
     class Consumer(SliceConsumer):
         pass
@@ -355,5 +358,6 @@ def slice_transport(max_slice_events: int, fetch_max_wait_ms: int) -> Callable[[
 
     Consumer.max_slice_events = max_slice_events
     Consumer.fetch_max_wait_ms = fetch_max_wait_ms
+    Consumer.max_expanded_batch_mib = max_expanded_batch_mib
     Transport.Consumer = Consumer
     return Transport

@@ -6,7 +6,7 @@ import base64
 
 from streams.decisions import APP_VERSION, source_ref
 from streams.events import DeadLetter, Output, Rejected, iso
-from streams.intake import Record
+from streams.intake import Record, Unreadable
 from streams.lineage import Headers, lineage_of, redriven_of, trace_id
 
 MAX_REASON_BYTES = 1024
@@ -16,14 +16,17 @@ _KEPT_KEY_BYTES = 16 * 1024
 
 
 def dead_letter(record: Record, source: str, rejected: Rejected, now_s: float) -> Output:
-    """The letter, keyed by where the event lay first. One whose bytes no letter can hold keeps their beginnings."""
+    """The letter, keyed by where the event lay first. One whose bytes no letter can hold keeps their beginnings, one
+    that could not be read none."""
     at, redriven = rejected.at, redriven_of(record.headers, rejected.at)
     origin = redriven.origin if redriven else at
     letter_id = f"{at}/dead-letter"
     if redriven:
         letter_id = f"{lineage_of(origin, record.key, record.value)}/dead-letter/{redriven.times}"
     key, value, headers, truncated = record.key, record.value, record.headers or (), False
-    if _encoded_bytes(key, value, headers) > MAX_ORIGINAL_BYTES:
+    if isinstance(value, Unreadable):
+        value, truncated = None, True
+    elif _encoded_bytes(key, value, headers) > MAX_ORIGINAL_BYTES:
         key, value, headers, truncated = key and key[:_KEPT_KEY_BYTES], value and value[:_KEPT_BYTES], (), True
     timestamp_ms = redriven.timestamp_ms if redriven else record.timestamp
     letter: DeadLetter = {

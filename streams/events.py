@@ -226,7 +226,7 @@ class DeadLetter(TypedDict):
     key_base64: str | None
     value_base64: str | None
     headers_base64: list[tuple[str, str | None]]
-    truncated: Annotated[bool, Field(description="too large for a letter: only the beginnings of the bytes are here")]
+    truncated: Annotated[bool, Field(description="too large or unreadable: not all of the bytes are here")]
     first_seen_at: Annotated[str, Field(description="when the event first became a dead letter")]
     failed_at: str
     app_version: str

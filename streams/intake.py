@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import orjson
 
@@ -42,6 +42,22 @@ class Record(Protocol):
     def value(self) -> bytes | None: ...  # noqa: D102
     @property
     def headers(self) -> Sequence[tuple[str, bytes | None]]: ...  # noqa: D102
+
+
+class Unreadable(bytes):
+    """Empty, in the place of a value that could not be read: `error` and `message` say why, as in `BadInput`.
+
+    A type and not a header or a value, so that nobody can send one.
+    """
+
+    error: str
+    message: str
+
+    def __new__(cls, error: str, message: str) -> Self:
+        """Nothing, with the reason."""
+        made = super().__new__(cls)
+        made.error, made.message = error, message
+        return made
 
 
 class BadInput(Exception):
@@ -213,6 +229,8 @@ def depth(value: Any, limit: int) -> int:
 
 
 def _not_json(value: bytes, error: orjson.JSONDecodeError) -> BadInput:
+    if isinstance(value, Unreadable):
+        return BadInput(value.error, value.message)
     try:
         value.decode("utf-8")
     except UnicodeDecodeError as bad:

@@ -3,13 +3,14 @@
     accept: decode, tokenise, queue  ->  wait for scores  ->  publish, in the partition's order  ->  wait for the broker
 
 A slice waits for no other but for the one before it of its partition, so that a long text holds up its own partition
-alone. So many slices may be in flight; beyond them nothing more is taken from Faust, and Faust stops asking the broker
-for these partitions.
+alone. So many slices and bytes may be in flight; beyond them nothing more is taken from Faust, and Faust stops asking
+the broker for these partitions.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -25,6 +26,7 @@ from streams.evidence import AlertEvidence
 from streams.intake import Intake
 from streams.live import Served
 from streams.publishing import Publisher
+from streams.room import Room, held_bytes
 from streams.scoring import Outcome, Scorer, ScoringFailed
 from streams.settings import SurgeSettings
 from streams.shedding import shed
@@ -47,7 +49,7 @@ class SourcePipeline:
         lane: which lane its texts wait in; 0 goes first.
         publisher: where outputs go.
         surge: which label of which task is observed per entity.
-        in_flight: how many slices may be.
+        room: for the slices that are in flight.
         finish: called with each slice whose outputs are acknowledged.
         shed_after_s: events that waited longer are set aside unscored; None never does.
         evidence: adds to alerts the words they rest on; None leaves them as they are.
@@ -62,7 +64,7 @@ class SourcePipeline:
         lane: int,
         publisher: Publisher,
         surge: SurgeSettings,
-        in_flight: int,
+        room: Room,
         finish: Callable[[Slice], None],
         shed_after_s: float | None = None,
         evidence: AlertEvidence | None = None,
@@ -78,7 +80,7 @@ class SourcePipeline:
         self._shed_after_s = shed_after_s
         self._evidence = evidence
         self._clock = clock
-        self._room = asyncio.Semaphore(in_flight)
+        self._room = room
         self._running: set[asyncio.Task[None]] = set()
         self._handed_over: dict[TP, asyncio.Future[None]] = {}  # of a partition's latest slice: its outputs are sent
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -94,7 +96,8 @@ class SourcePipeline:
 
     async def accept(self, one: Slice) -> None:
         """Once there is room, decode a slice and queue its texts; the rest of its way is a task."""
-        await self._room.acquire()
+        size_bytes = held_bytes(one.records)
+        await self._room.enter(size_bytes)
         self._metrics.accepted(len(one.records))
         verdicts = self._intake.decode(one.records, self._clock())
         if self._shed_after_s is not None:
@@ -105,7 +108,7 @@ class SourcePipeline:
         handed_over = self._handed_over[one.tp] = asyncio.get_running_loop().create_future()
         task = asyncio.create_task(self._complete(_Accepted(one, verdicts, scores), before, handed_over))
         self._running.add(task)
-        task.add_done_callback(self._completed)
+        task.add_done_callback(functools.partial(self._completed, size_bytes))
 
     async def _complete(
         self, accepted: _Accepted, before: asyncio.Future[None] | None, handed_over: asyncio.Future[None]
@@ -124,9 +127,9 @@ class SourcePipeline:
         stamps_ms = [record.timestamp for record in accepted.slice.records if record.timestamp and record.timestamp > 0]
         self._metrics.settled(counts, time.monotonic() - sent_s, stamps_ms, self._clock())
 
-    def _completed(self, task: asyncio.Task[None]) -> None:
+    def _completed(self, size_bytes: int, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
-        self._room.release()
+        self._room.leave(size_bytes)
         if not task.cancelled() and (error := task.exception()) is not None and not self._failed.done():
             self._failed.set_exception(error)
 

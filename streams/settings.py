@@ -124,8 +124,9 @@ class TopicSettings(Section):
 
 
 class IntakeSettings(Section):
-    """Bounds on what one event may be; beyond them it becomes a dead letter."""
+    """Bounds on what one event may be, and the compressed batch it comes in; beyond them it becomes a dead letter."""
 
+    max_expanded_batch_mib: int = Field(ge=8, le=1024)
     max_event_bytes: int = Field(ge=100, le=5_000_000)
     max_depth: int = Field(ge=1, le=200)
     max_text_chars: int = Field(ge=1, le=1_000_000)

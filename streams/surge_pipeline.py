@@ -20,7 +20,7 @@ from streams.consuming import Slice
 from streams.decisions import source_ref
 from streams.envelope import dead_letter
 from streams.events import Alert, Coordinates, Observation, Output, Rejected, iso
-from streams.intake import Record
+from streams.intake import BadInput, Record, Unreadable
 from streams.publishing import Publisher
 from streams.settings import Settings
 from streams.surge_state import SurgeState
@@ -80,7 +80,10 @@ class SurgePipeline:
             try:
                 observation = _OBSERVATION.validate_json(record.value or b"")
             except ValidationError as error:
-                why = Rejected(at, "intake", "WrongShape", f"{at}: not an observation: {error.error_count()} errors")
+                bad = BadInput("WrongShape", f"not an observation: {error.error_count()} errors")
+                if isinstance(record.value, Unreadable):
+                    bad = BadInput(record.value.error, record.value.message)
+                why = Rejected(at, "intake", bad.error, f"{at}: {bad}")
                 rejected.append(dead_letter(record, SOURCE, why, self._clock()))
                 continue
             changes += [(at, change) for change in detector.observe(record.offset, observation)]

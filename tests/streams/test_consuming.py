@@ -391,7 +391,7 @@ def test_how_faust_commits_and_drops() -> None:
 
 async def test_the_fetch_wait_is_set_where_the_driver_sets_it(tmp_path: Path) -> None:
     app = make_app(str(tmp_path))
-    app.transport = slice_transport(7, 10)(app.conf.broker_consumer, app)
+    app.transport = slice_transport(7, 10, 8)(app.conf.broker_consumer, app)
     consumer = app.transport.create_consumer(
         callback=ignore, on_partitions_revoked=ignore, on_partitions_assigned=ignore
     )

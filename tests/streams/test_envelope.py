@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 from streams.decisions import APP_VERSION
 from streams.envelope import bounded, dead_letter
 from streams.events import Coordinates, DeadLetter, Rejected, iso
+from streams.intake import Unreadable
 from streams.lineage import Redriven, headers_of, lineage_of
 from streams.publishing import MAX_MESSAGE_BYTES
 from tests.streams.records import FakeRecord
@@ -124,6 +125,13 @@ def test_what_no_letter_can_hold_is_cut_and_says_so(record: FakeRecord) -> None:
     assert letter["truncated"]
     value = bytes_of(letter["value_base64"])
     assert value and record.value and record.value.startswith(value)
+
+
+def test_what_could_not_be_read_is_not_there_and_says_so() -> None:
+    letter = letter_of(FakeRecord(Unreadable("BatchTooLarge", "why"), 7, "chat", 3))
+    assert letter["truncated"]
+    assert (letter["key_base64"], letter["value_base64"], letter["headers_base64"]) == (None, None, [])
+    assert (letter["id"], letter["origin"]) == ("chat/3/7/dead-letter", "chat/3/7")
 
 
 def test_the_largest_event_of_any_configuration_is_whole() -> None:

@@ -12,14 +12,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from streams.events import Coordinates, Event, Rejected
-from streams.intake import Intake, depth
+from streams.intake import Intake, Unreadable, depth
 from streams.lineage import Redriven, headers_of, lineage_of
 from streams.settings import IntakeSettings, Source, load_settings
 from tests.streams.records import FakeRecord
 
 NOW_S = datetime(2026, 3, 1, tzinfo=UTC).timestamp()
 LIMITS = IntakeSettings(
-    max_event_bytes=5000, max_depth=8, max_text_chars=1000,
+    max_expanded_batch_mib=8, max_event_bytes=5000, max_depth=8, max_text_chars=1000,
     earliest_time=datetime(1990, 1, 1, tzinfo=UTC), max_future_s=300,
 )  # fmt: skip
 SOURCE = Source(
@@ -138,6 +138,13 @@ def test_each_way_to_be_wrong_has_its_class_and_names_the_place(value: bytes | N
     assert (got.error, got.stage, got.at) == (error, "intake", Coordinates("news", 0, 41))
     assert words in got.message
     assert got.message.startswith("news/0/41: ")
+
+
+def test_what_could_not_be_read_is_refused_with_the_reason() -> None:
+    got = verdict(Unreadable("BatchTooLarge", "it expands"), offset=3)
+    assert got == Rejected(Coordinates("news", 0, 3), "intake", "BatchTooLarge", "news/0/3: it expands")
+    empty = verdict(b"")
+    assert isinstance(empty, Rejected) and empty.error == "NotJson"
 
 
 def test_the_word_nan_in_a_text_is_just_a_word() -> None:

@@ -28,6 +28,7 @@ from streams.intake import Intake
 from streams.lineage import Redriven, headers_of
 from streams.pipeline import SourcePipeline
 from streams.publishing import Publisher
+from streams.room import Room
 from streams.scoring import Scorer
 from streams.settings import OUTPUT_TOPICS, Settings
 from tests.streams.fakes import LABELS, FakeModel, loaded, task_of
@@ -85,7 +86,16 @@ class Running:
         intake = Intake("news", settings.sources["news"], settings.intake)
         evidence = None if explain_s is None else AlertEvidence(scorers, explain_s)
         self.pipeline = SourcePipeline(
-            intake, scorers, tasks, BULK, publisher, settings.surge, in_flight, finish, shed_after_s, evidence
+            intake,
+            scorers,
+            tasks,
+            BULK,
+            publisher,
+            settings.surge,
+            Room(in_flight, 1 << 26),
+            finish,
+            shed_after_s,
+            evidence,
         )
         self.loops = [asyncio.create_task(loop()) for loop in (self.pipeline.run, self.device.run)]
 

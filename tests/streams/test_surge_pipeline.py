@@ -16,6 +16,7 @@ from streams import metrics
 from streams.consuming import Slice
 from streams.embedded import EmbeddedBroker, embedded_broker
 from streams.events import Alert, Output
+from streams.intake import Unreadable
 from streams.publishing import Publisher
 from streams.settings import OUTPUT_TOPICS, Settings
 from streams.surge_pipeline import SurgePipeline
@@ -120,6 +121,13 @@ async def test_what_is_no_observation_becomes_a_dead_letter_and_stops_nothing(
     assert [letter["source"]["offset"] for letter in letters] == list(range(1, 1 + len(values)))
     assert {(letter["source"]["name"], letter["error"]) for letter in letters} == {("observations", "WrongShape")}
     assert len(await outputs(settings, settings.topics.alerts)) == 1
+
+
+async def test_what_could_not_be_read_becomes_a_dead_letter_with_the_reason(settings: Settings) -> None:
+    one = slice_of(settings, [Unreadable("BatchTooLarge", "it expands")])
+    assert await accept(settings, one) == [one]
+    (letter,) = await outputs(settings, settings.topics.dead_letters)
+    assert (letter["error"], letter["truncated"]) == ("BatchTooLarge", True) and "it expands" in letter["message"]
 
 
 async def test_another_worker_goes_on_where_this_one_was(settings: Settings) -> None:
