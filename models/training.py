@@ -149,7 +149,8 @@ def train(  # noqa: C901 - one flat loop, read from top to bottom
     run = keeper.restore(network, optimizer)
     if run.step:
         progress("goes on where it was cut off", run.step, steps)
-    vectors: list[torch.Tensor] | None = None  # with method head: of all windows, computed once
+    vectors: list[torch.Tensor] | None = None  # with method head: of all windows, computed once,
+    held_out: list[torch.Tensor] | None = None  # and of those to grade by
 
     step = 0
     for epoch in range(1, contrasts + epochs + 1):
@@ -160,6 +161,7 @@ def train(  # noqa: C901 - one flat loop, read from top to bottom
             begin, end, rate, head_rate = contrast_steps, steps, learning_rate, settings.rate_of_heads
         if epoch == contrasts + 1:
             vectors = _begin_to_classify(network, matters, run.step <= step, feed, settings)
+            held_out = [feed.infer(network.pooled, its.held_out.ids) for its in matters] if vectors else None
         for group in _groups(epoch, matters, settings):
             step += 1
             if step <= run.step:
@@ -184,7 +186,7 @@ def train(  # noqa: C901 - one flat loop, read from top to bottom
 
         if contrasting or epoch <= run.graded_epoch:
             continue
-        f1s = [held_out_f1(*each) for each in _held_out(network, matters, feed)]
+        f1s = [held_out_f1(*each) for each in _held_out(network, matters, feed, held_out)]
         curves.step({f"dev/macro_f1/{its.task.name}": f1 for its, f1 in zip(matters, f1s, strict=True)}, step)
         run.graded_epoch = epoch
         if fmean(f1s) > run.best_f1:
@@ -340,18 +342,23 @@ def _class_weights(subject: Subject, settings: TrainSettings) -> torch.Tensor:
 _Graded = tuple[np.ndarray, TextWindows, Subject, Task]
 
 
-def _held_out(network: TextClassifier, matters: Sequence[_Matter], feed: Feed) -> list[_Graded]:
-    """Of each task the logits [windows, labels] of its development texts, and whose they are."""
+def _held_out(
+    network: TextClassifier, matters: Sequence[_Matter], feed: Feed, vectors: Sequence[torch.Tensor] | None = None
+) -> list[_Graded]:
+    """Of each task the logits [windows, labels] of its development texts, and whose they are.
+
+    `vectors` are those of the texts if they are known, as they do not change while the head alone learns.
+    """
     network.eval()
-    return [
-        (
-            feed.infer(network, its.held_out.ids)[:, its.subject.columns].cpu().numpy(),
-            its.held_out,
-            its.subject,
-            its.task,
-        )
-        for its in matters
-    ]
+    graded = []
+    for number, its in enumerate(matters):
+        if vectors is None:
+            rows = feed.infer(network, its.held_out.ids)
+        else:
+            with torch.no_grad():
+                rows = network.classified(vectors[number])
+        graded.append((rows[:, its.subject.columns].cpu().numpy(), its.held_out, its.subject, its.task))
+    return graded
 
 
 def _trained(lesson: Lesson, graded: _Graded) -> TrainedHead:

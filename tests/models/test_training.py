@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import BertModel
 
 from models.datasets import Example
 from models.errors import BadBase, BadDataset
@@ -86,6 +87,22 @@ def test_head_only_leaves_the_encoder_as_it_was_and_full_does_not(tiny_task: Tas
         settings = QUICK.model_copy(update={"method": method, "epochs": 1, "learn_embeddings": True})
         after = learn(tiny_task, make_examples(40), settings).model.encoder.state_dict()
         assert all(torch.equal(after[name], before[name]) for name in before) == same
+
+
+def test_the_head_alone_learns_without_a_text_passing_the_encoder_twice(tiny_task: Task) -> None:
+    runs: list[int] = []
+
+    def count(module: torch.nn.Module, _inputs: object, _output: object) -> None:
+        runs[-1] += isinstance(module, BertModel)
+
+    hook = torch.nn.modules.module.register_module_forward_hook(count)
+    try:
+        for epochs in (1, 5):
+            runs.append(0)
+            learn(tiny_task, make_examples(40), QUICK.model_copy(update={"method": "head", "epochs": epochs}))
+    finally:
+        hook.remove()
+    assert runs[0] == runs[1] > 0
 
 
 def test_token_embeddings_are_left_alone_by_default(tiny_task: Task, tiny_base: Path) -> None:
