@@ -1,3 +1,4 @@
+import gc
 import json
 import re
 from collections.abc import Callable
@@ -56,6 +57,7 @@ def test_parquet_gives_the_same_examples(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # the library leaves files to the collector
 def test_a_hub_data_set_gives_the_same_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The hub's library takes a local folder by the same name: no network is needed to run the real thing."""
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
@@ -73,6 +75,7 @@ def test_a_hub_data_set_gives_the_same_examples(tmp_path: Path, monkeypatch: pyt
         read_examples("hub:acme/news#dev", columns)
     with pytest.raises(BadDataset, match="expected hub:NAME"):
         read_examples("hub:../etc#train", columns)
+    gc.collect()  # which finds them here, and not in a test that would fail for it
 
 
 def test_other_columns_whole_numbers_and_no_labels(tmp_path: Path) -> None:
