@@ -16,7 +16,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from models.errors import TRAIN_EXTRA, BadBase, MissingExtra
-from models.releases import Base, Data, Sha256, file_sha256, home, parsed
+from models.lineage import Sha256
+from models.releases import Base, Data, file_sha256, home, parsed
 from models.tasks import PACKAGED_BASE
 
 TEACHER_BASE = "all-mpnet-base-v2"  # 110 M parameters, Apache-2.0; `streamgauge bases fetch` gets it

@@ -16,11 +16,13 @@ from pydantic import BaseModel, ConfigDict
 from tokenizers import Tokenizer
 
 from models import quantization, releases
+from models.cards import with_card
 from models.classifier import Classifier, Model, pad_id
 from models.datasets import Example
 from models.errors import BadDataset, BadRelease, ExportMismatch
 from models.evaluation import Evaluation, evaluate
 from models.golden import GOLDEN, Golden, read_golden
+from models.lineage import this_code
 from models.padding import length_sorted_batches, padded
 from models.releases import CONFIG, MODEL, TOKENIZER, Manifest, Precision
 from models.runtimes import Device, Ids, Runtime
@@ -142,7 +144,7 @@ def keep(variant: Variant, built: Path, out: Path | None = None) -> Path:
         "created_at": created_at,
         "recipe": "compress",
     }
-    manifest = manifest.model_copy(update=changes)
+    manifest = with_card(built, manifest.model_copy(update=changes))
     releases.write_manifest(built, manifest)
     folder = releases.home() / "releases" / "-".join(manifest.tasks)
     return releases.publish(built, out or folder / manifest.release)
@@ -212,7 +214,8 @@ def _write(
             graph = quantization.quantise_static(graph, batches)
         onnx.save(graph, folder / MODEL)
     files = {name: releases.file_sha256(folder / name) for name in names}
-    releases.write_manifest(folder, manifest.model_copy(update={"precision": precision, "files": files}))
+    made = {"precision": precision, "files": files, "code": this_code(), "parent": releases.as_parent(directory)}
+    releases.write_manifest(folder, manifest.model_copy(update=made))
 
 
 def _measured(

@@ -13,6 +13,9 @@ ModelError
 ├── ExportMismatch      the exported graph does not give the checkpoint's scores
 ├── DeviceUnavailable   the device asked for is not there
 ├── RuntimeUnavailable  what is to run a model is not installed, or does not give the model's scores
+├── BadReference        a name is none of a release in the model registry, or no alias
+├── RegistryRefused     the model registry does not let us do what was asked
+├── RegistryUnavailable the model registry does not answer, or fails
 └── MissingExtra        an optional dependency is not installed
 """
 
@@ -69,9 +72,22 @@ class RuntimeUnavailable(ModelError):
     """What is to run a model is not installed or not usable here, or does not give the model's own scores."""
 
 
+class BadReference(ModelError):
+    """A name is none of a release in the model registry, or cannot be an alias."""
+
+
+class RegistryRefused(ModelError):
+    """The model registry does not know who we are, or does not let us do what was asked: trying again will not help."""
+
+
+class RegistryUnavailable(ModelError):
+    """The model registry does not answer, or fails: it may be there later."""
+
+
 class MissingExtra(ModelError):
     """An optional dependency is not installed."""
 
 
 TRAIN_EXTRA = 'pip install "streamgauge[train]"'
 DATA_EXTRA = 'pip install "streamgauge[data]"'
+REGISTRY_EXTRA = 'pip install "streamgauge[registry]"'

@@ -14,10 +14,12 @@ import torch
 from tokenizers import Tokenizer
 
 from models import releases
+from models.cards import with_card
 from models.classifier import Classifier, Model, pad_id
 from models.errors import ExportMismatch
 from models.evaluation import fit_scope, judge, summary
 from models.golden import GOLDEN, GOLDEN_TEXTS, write_golden
+from models.lineage import Parent, this_code
 from models.network import TextClassifier
 from models.packed_export import OPSET, export_packed
 from models.padding import padded
@@ -31,13 +33,16 @@ PARITY_TOLERANCE = 1e-3  # logits; float32 sums in another order differ by about
 PARITY_TEXTS = 64
 PARITY_BATCHES = (1, 3, 8, 17)  # taken in turn, so that batch and sequence axes both vary
 FILES = (MODEL, PACKED, TOKENIZER, CONFIG, GOLDEN)
-DEV_GRADES = ("n", "accuracy", "macro_f1", "ece", "ece_uncalibrated", "auc", "average_precision")
+DEV_GRADES = ("n", "accuracy", "macro_f1", "ece", "ece_uncalibrated", "auc", "average_precision", "per_label")
 PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "onnxruntime-gpu", "tokenizers", "numpy")
 
 
-def make_release(checkpoint: Checkpoint, recipe: str, out: Path | None, progress: Progress) -> Path:
+def make_release(
+    checkpoint: Checkpoint, recipe: str, out: Path | None, progress: Progress, parent: Parent | None = None
+) -> Path:
     """Export, compare, grade on the development examples, and publish as `out` (None: under `releases.home()`).
 
+    `parent` is the release that this one was made from or is to replace: it goes into the manifest and onto the card.
     Raises ExportMismatch when the graph's logits differ from the checkpoint's by more than PARITY_TOLERANCE, and
     ReleaseExists when `out` holds something else.
     """
@@ -50,7 +55,7 @@ def make_release(checkpoint: Checkpoint, recipe: str, out: Path | None, progress
         (tmp_dir / CONFIG).write_text(_config(checkpoint), encoding="utf-8")
         windows = encode(checkpoint.tokenizer, held_out(checkpoint, GOLDEN_TEXTS), checkpoint.max_tokens)
         write_golden(tmp_dir, windows, _logits(_source(checkpoint), windows, pad_id(checkpoint.tokenizer)))
-        manifest = _manifest(checkpoint, recipe, tmp_dir)
+        manifest = _manifest(checkpoint, recipe, tmp_dir, parent)
         releases.write_manifest(tmp_dir, manifest)
         progress("compare and grade", 1, 2)
         runtime = load_cpu(tmp_dir, cores())
@@ -60,7 +65,7 @@ def make_release(checkpoint: Checkpoint, recipe: str, out: Path | None, progress
         model = Model(manifest, Tokenizer.from_file(str(tmp_dir / TOKENIZER)), runtime)
         heads = [_graded(entry, model, head) for entry, head in zip(manifest.heads, checkpoint.heads, strict=True)]
         metrics = {"parity": parity, "best_epoch": checkpoint.best_epoch, **checkpoint.notes}
-        manifest = manifest.model_copy(update={"heads": tuple(heads), "metrics": metrics})
+        manifest = with_card(tmp_dir, manifest.model_copy(update={"heads": tuple(heads), "metrics": metrics}))
         releases.write_manifest(tmp_dir, manifest)
         dest = releases.publish(tmp_dir, out or folder / manifest.release)
         progress("done", 2, 2)
@@ -155,7 +160,7 @@ def _config(checkpoint: Checkpoint) -> str:
     return json.dumps(config, indent=2, sort_keys=True) + "\n"
 
 
-def _manifest(checkpoint: Checkpoint, recipe: str, directory: Path) -> Manifest:
+def _manifest(checkpoint: Checkpoint, recipe: str, directory: Path, parent: Parent | None) -> Manifest:
     files = {name: releases.file_sha256(directory / name) for name in FILES if (directory / name).is_file()}
     created_at = datetime.now(UTC)
     return Manifest(
@@ -175,6 +180,8 @@ def _manifest(checkpoint: Checkpoint, recipe: str, directory: Path) -> Manifest:
         method=checkpoint.settings.method,
         seed=checkpoint.settings.seed,
         recipe=recipe,
+        code=this_code(),
+        parent=parent,
     )
 
 

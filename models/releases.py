@@ -1,6 +1,7 @@
 """Releases: immutable directories of a model, its tokenizer and a manifest that says where both come from.
 
-    home()/releases/<task>/<release>/{model.onnx, packed.onnx, tokenizer.json, config.json, golden.json, manifest.json}
+    home()/releases/<task>/<release>/{model.onnx, packed.onnx, tokenizer.json, config.json, golden.json, card.md,
+                                      manifest.json}
     home()/starter/<task>/<key>/...      the starter models, see `models.starter`
 
 A release serves one task or several: its encoder has a head for each. Releases made by 0.1.0 have one head and none
@@ -23,7 +24,9 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from models.errors import IntegrityError, ReleaseExists, ReleaseNotFound
+from models.lineage import Code, Parent, Sha256
 from models.out_of_scope import Scope
+from models.references import is_reference
 
 MODEL = "model.onnx"
 TOKENIZER = "tokenizer.json"
@@ -36,7 +39,6 @@ ROOMS = ("releases", "starter")  # what was trained goes before the starter mode
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_FILE_BYTES = 2 << 30  # what one ONNX file can hold at most
 
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]  # no way out of the directory
 
 Precision = Literal["fp32", "fp16", "int8-dynamic", "int8-static"]  # see `models.quantization`
@@ -96,6 +98,8 @@ class Manifest(BaseModel):
     seed: int
     recipe: str
     precision: Precision = Field(default="fp32", description="in which the graph holds its weights")
+    code: Code | None = Field(default=None, description="what made it; releases of 0.1.0 do not say")
+    parent: Parent | None = Field(default=None, description="the release it was made from or is to replace")
 
     @model_validator(mode="before")
     @classmethod
@@ -152,6 +156,11 @@ def file_sha256(path: Path) -> str:
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Write `manifest.json`: indented, so that a person can read it."""
     (directory / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def as_parent(directory: Path) -> Parent:
+    """A release as the parent of the next. Raises IntegrityError when there is no release."""
+    return Parent(release=read_manifest(directory).release, sha256=file_sha256(directory / MANIFEST))
 
 
 def read_manifest(directory: Path) -> Manifest:
@@ -237,27 +246,35 @@ def _flush(path: Path) -> None:
 
 
 def find_release(task: str, ref: str | None = None) -> Path:
-    """The directory of a release: None is the task's newest, else a release id, else a directory.
+    """The directory of a release: None is the task's newest, else a release id, a directory, or `models:/TASK@ALIAS`.
 
-    A release of several tasks is found for each of them, whichever folder it is in. With None, a release that was
-    trained goes before the starter model, however old it is.
-    Raises ReleaseNotFound saying what there is and which command makes one.
+    One in the model registry is fetched and verified. A release of several tasks is found for each of them, whichever
+    folder it is in. With None, a release that was trained goes before the starter model, however old it is.
+    Raises ReleaseNotFound saying what there is and which command makes one, and what `pulling.pulled` raises.
     """
+    if ref is not None and is_reference(ref):
+        from models.pulling import pulled  # which needs this module
+
+        return _of_task(task, pulled(ref), ref)
     if ref is None:
         for room in ROOMS:
             if found := _releases(room, task):
                 return max(found, key=lambda item: (item[1].created_at, item[1].release))[0]
         raise ReleaseNotFound(_not_found(task, f"task {task!r} has no release yet"))
     if os.sep in ref or (Path(ref) / MANIFEST).is_file():
-        manifest = read_manifest(Path(ref))
-        if task not in manifest.tasks:
-            its = " and ".join(map(repr, manifest.tasks))
-            raise ReleaseNotFound(f"{ref}: a release of task {its}, not of {task!r}")
-        return Path(ref)
+        return _of_task(task, Path(ref), ref)
     for directory, manifest in _all(task):
         if manifest.release == ref:
             return directory
     raise ReleaseNotFound(_not_found(task, f"task {task!r} has no release {ref!r}, and it is no release directory"))
+
+
+def _of_task(task: str, directory: Path, ref: str) -> Path:
+    manifest = read_manifest(directory)
+    if task not in manifest.tasks:
+        its = " and ".join(map(repr, manifest.tasks))
+        raise ReleaseNotFound(f"{ref}: a release of task {its}, not of {task!r}")
+    return directory
 
 
 def _all(task: str) -> list[tuple[Path, Manifest]]:

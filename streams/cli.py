@@ -19,8 +19,8 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from models.errors import ModelError
-from streams import base_commands, data_commands, dead_letter_commands, model_commands
+from models.errors import ModelError, RegistryUnavailable
+from streams import base_commands, data_commands, dead_letter_commands, model_commands, release_commands
 from streams.access_commands import acls
 from streams.bench.command import bench
 from streams.compress_command import compress
@@ -35,6 +35,7 @@ app.add_typer(topics_app, name="topics")
 app.add_typer(dead_letter_commands.app, name="dead-letters")
 app.add_typer(base_commands.app, name="bases")
 app.add_typer(data_commands.app, name="data")
+app.add_typer(release_commands.app, name="releases")
 app.command()(model_commands.train)
 app.command()(evaluate)
 app.command()(model_commands.classify)
@@ -105,11 +106,13 @@ def worker(
     config: ConfigOption = None,
 ) -> None:
     """Run the Faust worker under a supervisor that starts it again when it ends."""
+    from streams.live import pinned_releases
     from streams.supervisor import supervise, worker_environments
     from streams.worker import set_up_logging
 
     set_up_logging()
     settings = _settings_of_children(config)
+    os.environ.update(pinned_releases(settings))
     envs = worker_environments(processes, settings.metrics.port, settings.models.threads)
     raise typer.Exit(supervise(envs, settings.worker.shutdown_s + 5))
 
@@ -296,12 +299,12 @@ def _plain_errors() -> Iterator[None]:
 
     try:
         yield
+    except (BrokerUnavailable, RegistryUnavailable) as error:
+        err.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(BROKER_UNAVAILABLE)
     except (SettingsError, SecurityError, AccessRefused, ModelError, ReplayError, BrokerError) as error:
         err.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(USAGE)
-    except BrokerUnavailable as error:
-        err.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
-        sys.exit(BROKER_UNAVAILABLE)
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from models.lineage import VERSION
 from models.tasks import LabelPolicy
 from streams.events import (
     Alert,
@@ -24,7 +25,7 @@ from streams.live import AlertRule, Served
 from streams.settings import SurgeSettings
 from streams.trial import Scores
 
-APP_VERSION = "0.1.0"
+APP_VERSION = VERSION
 MAX_EVIDENCE_CHARS = 1000
 _new = tuple.__new__  # makes a named tuple in half the time that calling its class takes
 

@@ -3,7 +3,8 @@
 0   done
 2   usage or configuration, a refusal of who we are or what we may do among them: starting again will not help
 70  unexpected error: the process ended at once, nothing was committed for unfinished work; the supervisor starts again
-75  the broker could not be reached or did not acknowledge within the limit; the supervisor starts again
+75  the broker could not be reached or did not acknowledge within the limit, or the model registry could not be reached
+    at the start; the supervisor starts again
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from models.classifier import Encoded, Head, Model, Span
 from models.errors import BadTask
 from models.out_of_scope import Scope, outside_column
+from models.references import is_reference
 from models.releases import find_release
 from models.runtimes import precision_of, reference
 from models.tasks import LabelPolicy, Task, load_task
@@ -200,6 +201,22 @@ def load_models(settings: Settings) -> list[Loaded]:
         log.info("%s: release %s on %s", loaded.name, model.release, model.runtime)
         found.append(loaded)
     return found
+
+
+def pinned_releases(settings: Settings) -> dict[str, str]:
+    """What to add to the environment of workers: each release that is named in the model registry, fetched now.
+
+    All workers then serve the same one, also those that start again while the registry is away or its alias has moved.
+
+    Raises:
+        models.errors.ModelError: it cannot be had, or is not what was registered.
+    """
+    named = {
+        task: ref for task, ref in settings.models.releases.items() if task in settings.tasks and is_reference(ref)
+    }
+    return {
+        f"STREAMGAUGE_MODELS__RELEASES__{task.upper()}": str(find_release(task, ref)) for task, ref in named.items()
+    }
 
 
 def _reference(directory: Path, threads: int | None, tasks: Sequence[Task]) -> Loaded:

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -15,14 +15,16 @@ from rich.table import Table
 
 from models import explanations, releases
 from models.classifier import Classifier
-from models.curves import TensorBoardCurves, Together
+from models.curves import Curves, TensorBoardCurves, Together
 from models.datasets import Checked, check
 from models.distillation import MOST_UNLABELLED, taught
 from models.errors import TRAIN_EXTRA, MissingExtra, ModelError
 from models.lessons import Lesson
+from models.mlflow_curves import mlflow_curves
 from models.readers import read_examples
 from models.recipes import RECIPES, Chosen, choose, settings_for
 from models.tasks import load_task
+from models.tracking import configured
 from models.train_settings import Method
 from streams.command_line import AsJson, DataFile, Device, ReleaseRef, Runtime, TaskName
 from streams.model_output import clear_errors, progress_bar
@@ -55,6 +57,7 @@ def train(
     seed: Annotated[int, typer.Option(help="Same seed, data and machine: same model.")] = 7,
     seeds: Annotated[int, typer.Option(min=1, max=100, help="Train with so many, publish the best on --dev.")] = 1,
     curves: Annotated[Path | None, typer.Option(help="Directory for TensorBoard event files.")] = None,
+    parent: Annotated[str | None, typer.Option(help="The release it is to replace: goes on record.")] = None,
     out: Annotated[Path | None, typer.Option(help="Directory to become the release; default: with the others.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -75,6 +78,7 @@ def train(
         ]
         if unlabelled and not teacher:
             raise ModelError(f"--unlabelled {unlabelled[0]}: nobody speaks of its texts without a --teacher")
+        replaced = releases.as_parent(releases.find_release(lessons[0].task.name, parent)) if parent else None
         try:
             from models.export import make_release
             from models.seeds import train_seeds
@@ -95,11 +99,12 @@ def train(
         with ExitStack() as opened, progress_bar() as progress:
             if teacher:
                 lessons[0] = taught(first, teacher, unlabelled or (), most_unlabelled, seed, progress)
-            drawn = Together(*([opened.enter_context(TensorBoardCurves(curves))] if curves else []))
+            params = {"task": first.task.name, "recipe": chosen.recipe, **settings.model_dump()}
+            drawn = _curves(opened, curves, f"train {first.task.name}", params)
             checkpoint = train_seeds(lessons, settings, seeds, progress, drawn, releases.home() / "unfinished")
             training = {"why": chosen.why, "knobs": settings.model_dump(exclude_defaults=True)}
             checkpoint = replace(checkpoint, notes={**checkpoint.notes, "training": training})
-            directory = make_release(checkpoint, chosen.recipe, out, progress)
+            directory = make_release(checkpoint, chosen.recipe, out, progress, replaced)
         manifest = releases.read_manifest(directory)
     result = _result(manifest, directory, round(time.perf_counter() - started, 1))
     print(json.dumps(result)) if as_json else _show_release(result)
@@ -158,6 +163,16 @@ def _pairs(option: str, given: Sequence[str] | None) -> dict[str, Path]:
             raise ModelError(f"{option} {one}: task {task} is given twice")
         pairs[task] = Path(file)
     return pairs
+
+
+def _curves(opened: ExitStack, folder: Path | None, run_name: str, params: Mapping[str, Any]) -> Together:
+    """To TensorBoard files if a folder was named, and to MLflow if somebody said where it is."""
+    drawn = list[Curves]()
+    if folder is not None:
+        drawn.append(opened.enter_context(TensorBoardCurves(folder)))
+    if configured():
+        drawn.append(opened.enter_context(mlflow_curves(run_name, params)))
+    return Together(*drawn)
 
 
 def _knobs(given: Sequence[str] | None) -> dict[str, str]:

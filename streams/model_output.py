@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from models.errors import DeviceUnavailable, ExportMismatch, IntegrityError, ModelError
+from models.errors import DeviceUnavailable, ExportMismatch, IntegrityError, ModelError, RegistryUnavailable
 
 
 @contextmanager
@@ -19,7 +19,7 @@ def clear_errors() -> Iterator[None]:
         yield
     except ModelError as error:
         print(f"error: {error}", file=sys.stderr)
-        broken = isinstance(error, IntegrityError | ExportMismatch | DeviceUnavailable)
+        broken = isinstance(error, IntegrityError | ExportMismatch | DeviceUnavailable | RegistryUnavailable)
         raise typer.Exit(1 if broken else 2) from error
 
 

@@ -22,7 +22,7 @@ import uvloop
 from faust.types import TP
 from rich.logging import RichHandler
 
-from models.errors import ModelError
+from models.errors import ModelError, RegistryUnavailable
 from streams import metrics
 from streams.app import Worker, build_worker, observe_lag
 from streams.consuming import UnknownFaust, broker_away
@@ -191,12 +191,12 @@ def main(load: Callable[[Settings], Sequence[Loaded]] = load_models) -> int:
         settings = load_settings()
         require_access(settings, grants(settings, "worker"))
         uvloop.run(serve(settings, load))
+    except (BrokerUnavailable, RegistryUnavailable) as error:
+        print(error, file=sys.stderr)
+        return BROKER_UNAVAILABLE
     except (SettingsError, SecurityError, AccessRefused, MissingTopics, ModelError, UnknownFaust) as error:
         print(error, file=sys.stderr)
         return USAGE
-    except BrokerUnavailable as error:
-        print(error, file=sys.stderr)
-        return BROKER_UNAVAILABLE
     except Exception as error:
         end_process("the worker failed", error)
 

@@ -8,14 +8,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
+from models.registry import Registry
 from streams.broker import KafkaBroker, kafka_unavailable
 from streams.embedded import EmbeddedBroker, embedded_broker
 from streams.settings import Settings, load_settings
+from tests.registries import emptied, made_registry
 
 # Taken out of the environment: with this prefix it would be read as a setting, and refused as one there is not.
 KAFKA_IS_REQUIRED = os.environ.pop("STREAMGAUGE_REQUIRE_KAFKA", "") == "1"
 
+
+# On a busy machine an example takes any time, and so does making one up: neither says anything about what is tested.
+hypothesis_settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("any-machine")
 
 LEFT_OUT = pytest.StashKey[dict[str, int]]()
 MARKED = {"kafka": "on real Kafka", "slow": "that take minutes"}
@@ -103,3 +111,18 @@ def tiny_releases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     from tests.tiny_releases import make_tiny_releases  # torch takes seconds: only for those who ask
 
     return make_tiny_releases(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def the_registry(tmp_path_factory: pytest.TempPathFactory) -> tuple[Registry, Path]:
+    home = tmp_path_factory.mktemp("registry-home")
+    return made_registry(home), home
+
+
+@pytest.fixture
+def registry(the_registry: tuple[Registry, Path], monkeypatch: pytest.MonkeyPatch) -> Registry:
+    """An empty model registry, the default one of `releases.home()`, which is empty too."""
+    registry, home = the_registry
+    monkeypatch.setenv("STREAMGAUGE_HOME", str(home))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return emptied(registry, home)

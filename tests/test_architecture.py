@@ -66,16 +66,30 @@ def test_the_torch_runtime_imports_torch_only_inside_functions() -> None:
             assert not [name for name in names if name.split(".")[0] in HEAVY or name in TRAINING_HALF]
 
 
+MLFLOW = {"models.tracking", "models.registry", "models.mlflow_curves"}
+
+
+@pytest.mark.parametrize(
+    "path", modules("streams") + modules("models"), ids=lambda path: f"{path.parent.name}-{path.name}"
+)
+def test_mlflow_is_imported_only_where_it_is_used(path: Path) -> None:
+    allowed = f"{path.parent.name}.{path.stem}" in MLFLOW
+    assert allowed or not [name for name in imports(path) if name.split(".")[0] == "mlflow"]
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:  # what runs on import
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [getattr(node, "module", "")]
+        assert not [name for name in names if (name or "").split(".")[0] == "mlflow"]
+
+
 def test_a_worker_starts_without_the_training_libraries() -> None:
     code = f"""
 import sys
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        if name.split('.')[0] in {HEAVY!r}:
+        if name.split('.')[0] in {(*HEAVY, "mlflow", "sqlalchemy")!r}:
             raise ImportError('refused: ' + name)
 sys.meta_path.insert(0, Refuse())
 import streams.worker, streams.app, streams.live, streams.cli
-print([name for name in sys.modules if name.split('.')[0] in {HEAVY!r}])
+print([name for name in sys.modules if name.split('.')[0] in {(*HEAVY, "mlflow", "sqlalchemy")!r}])
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

@@ -78,6 +78,8 @@ def test_what_is_kept_is_a_release_that_says_its_precision(
     assert directory == home / "releases" / "tone-money" / manifest.release
     assert manifest.precision == precision
     assert manifest.release != parent.release
+    assert manifest.parent == releases.as_parent(joint_release)
+    assert f"# {manifest.release}\n" in (directory / "card.md").read_text(encoding="utf-8")
     assert manifest.metrics["compression"]["from"] == parent.release
     assert manifest.head("tone").metrics["dev"]["n"] == 40
     served, source = Model.load(directory, "cpu"), Model.load(joint_release, "cpu", reference("fp32"))

@@ -18,6 +18,7 @@ from models.datasets import Example
 from models.errors import ExportMismatch
 from models.export import PARITY_TOLERANCE, compare, export_graph, held_out, make_release
 from models.lessons import Lesson
+from models.lineage import this_code
 from models.padding import padded
 from models.runtimes import REFERENCE
 from models.runtimes.onnx import load_cpu
@@ -27,7 +28,7 @@ from models.train_settings import TrainSettings
 from models.training import Checkpoint, train
 from tests.models.tiny import ignore, make_examples
 
-FILES = ["config.json", "golden.json", "manifest.json", "model.onnx", "packed.onnx", "tokenizer.json"]
+FILES = ["card.md", "config.json", "golden.json", "manifest.json", "model.onnx", "packed.onnx", "tokenizer.json"]
 
 
 @pytest.fixture(scope="module")
@@ -167,3 +168,12 @@ with releases.workplace(dest.parent) as tmp_dir:
     assert ended.returncode == -signal.SIGKILL
     assert not dest.exists()
     assert all(name.startswith(".") for name in os.listdir(dest.parent))
+
+
+def test_a_release_says_which_code_made_it_and_has_a_card(tiny_release: Path) -> None:
+    manifest = releases.verify(tiny_release)
+    assert manifest.code == this_code()
+    text = (tiny_release / "card.md").read_text(encoding="utf-8")
+    assert text.startswith(f"# {manifest.release}\n")
+    assert "### tone, by label" in text
+    assert str(tiny_release.parent) not in text

@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 
 from models import releases
 from models.datasets import Example
+from models.registry import Registry
+from models.tracking import EXPERIMENT
 from streams import evaluate_command, model_commands
 from streams.model_commands import MAX_TEXT_BYTES, read_lines
 from tests.models.tiny import make_examples, make_money
@@ -90,6 +92,23 @@ def test_train_says_which_recipe_it_took_and_why(tiny_base: Path, data_file: Dat
     assert (knobs["contrast_epochs"], knobs["epochs"], knobs["head_start"]) == (1, 1, "centroids")
     assert releases.read_manifest(Path(result["directory"])).recipe == "few-shot"
     assert [path.name for path in (tmp_path / "curves").iterdir() if path.name.startswith("events")]
+
+
+def test_train_keeps_its_curves_in_mlflow_and_its_parent_on_record(
+    tiny_base: Path, tiny_release: Path, data_file: DataFile, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", registry.address)
+    data = data_file("train.jsonl", make_examples(40))
+    quick = ["--base", str(tiny_base), "--epochs", "2", "--method", "head", "--json"]
+    run = CliRunner().invoke(app, ["train", "tone", "--data", str(data), *quick, "--parent", str(tiny_release)])
+    assert run.exit_code == 0, run.output
+    kept = releases.verify(Path(json.loads(run.stdout)["directory"]))
+    assert kept.parent == releases.as_parent(tiny_release)
+    experiment = registry._client.get_experiment_by_name(EXPERIMENT)
+    found = registry._client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"])[0]
+    assert (found.info.run_name, found.info.status) == ("train tone", "FINISHED")
+    assert (found.data.params["recipe"], found.data.params["seed"]) == (kept.recipe, "7")
+    assert "dev/macro_f1/tone" in found.data.metrics
 
 
 def test_one_encoder_for_two_tasks(tiny_base: Path, data_file: DataFile, tmp_path: Path) -> None:

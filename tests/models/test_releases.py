@@ -1,7 +1,6 @@
 import json
 import os
 import stat
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +8,8 @@ import pytest
 
 from models import releases
 from models.errors import IntegrityError, ReleaseExists, ReleaseNotFound
-from models.releases import Base, Data, HeadEntry, Manifest
+from tests.models.filled import DAY, fill
 
-DAY = datetime(2026, 11, 22, tzinfo=UTC)
 OLD: dict[str, Any] = {  # what was at the top of a manifest when a release had one task
     "task": "risk",
     "labels": ["ham", "spam"],
@@ -25,34 +23,6 @@ OLD: dict[str, Any] = {  # what was at the top of a manifest when a release had 
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("STREAMGAUGE_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
-
-
-def fill(directory: Path, *tasks: str, days: int = 0, model: bytes = b"graph") -> Manifest:
-    """Write the files of a release for these tasks (none: risk) into a directory."""
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "model.onnx").write_bytes(model)
-    (directory / "tokenizer.json").write_bytes(b"{}")
-    files = {name: releases.file_sha256(directory / name) for name in ("model.onnx", "tokenizer.json")}
-    created_at = DAY + timedelta(days=days)
-    data = Data(name="d.jsonl", sha256="0" * 64, rows=2)
-    manifest = Manifest(
-        release=releases.release_id(tasks or ("risk",), created_at, files, ["0" * 64]),
-        heads=tuple(
-            HeadEntry(task=task, labels=("a", "b"), temperature=1.0, data=data, metrics={})
-            for task in tasks or ("risk",)
-        ),
-        max_tokens=16,
-        base=Base(name="tiny", sha256="1" * 64),
-        metrics={},
-        versions={},
-        created_at=created_at,
-        files=files,
-        method="full",
-        seed=7,
-        recipe="test",
-    )
-    releases.write_manifest(directory, manifest)
-    return manifest
 
 
 def test_home_is_the_environments_or_in_the_cache(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
