@@ -41,8 +41,15 @@ def test_the_example_configuration_is_valid(tmp_path: Path) -> None:
     assert sorted(load_settings(file).active_sources) == ["news", "tickets", "transactions"]
 
 
+def test_a_release_of_the_registry_may_be_named(tmp_path: Path) -> None:
+    text = next(body for language, body in BLOCKS if language == "toml" and body.lstrip().startswith("[models]"))
+    file = tmp_path / "streamgauge.toml"
+    file.write_text(text, encoding="utf-8")
+    assert load_settings(file, env={}).models.releases == {"risk": "models:/risk@champion"}
+
+
 def test_the_ways_into_a_secured_cluster_are_valid(tmp_path: Path) -> None:
-    _, *ways = [body for language, body in BLOCKS if language == "toml"]
+    ways = [body for language, body in BLOCKS if language == "toml" and not body.lstrip().startswith("[")]
     file = tmp_path / "streamgauge.toml"
     mechanisms = []
     for text in ways:
