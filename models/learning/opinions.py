@@ -35,4 +35,5 @@ class Opinion:
 
 def text_key(text: str) -> str:
     """The key of a text without an event: the same for texts that differ in case and white space alone."""
-    return f"text:{hashlib.sha256(normalised(text).encode("utf-8", "surrogatepass")).hexdigest()}"
+    digest = hashlib.sha256(normalised(text).encode("utf-8", "surrogatepass"))
+    return f"text:{digest.hexdigest()}"
