@@ -16,7 +16,8 @@ class Opinion:
 
     `key` says which text: "topic/partition/offset" of the event it came in, or `text_key` of a text that the feedback
     brought itself. `event_time_s` is the event's; where that is not known, `labelled_at_s`. `source` is the name of the
-    event's source, or `OWN_TEXT`. `predicted`, `score` and `release` say what was served for the text, where known.
+    event's source, or `OWN_TEXT`. `predicted`, `score` and `release` say what was served for the text, where known;
+    `conversation` is what the event was a part of, if of anything: a split never parts its texts.
     """
 
     task: str
@@ -31,6 +32,7 @@ class Opinion:
     predicted: str | None = None
     score: float | None = None
     release: str | None = None
+    conversation: str | None = None
 
 
 def text_key(text: str) -> str:
