@@ -5,8 +5,8 @@ aside; so scripts without spaces are compared as well as English. Hashing only p
 so that none is reported that is not alike; of those just alike enough, FOUND or more are proposed, of others more.
 """
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ PERMUTATIONS = 256
 FOUND = 0.99
 MOST_PROPOSED = 500  # for one text: from templates come too many pairs to compare, and these say enough
 
+Progress = Callable[[str, int, int], None]
 Grams = npt.NDArray[np.uint32]  # the hashes of a text's 5-grams, sorted, each once
 
 
@@ -32,35 +33,80 @@ class Pair(NamedTuple):
     similarity: float  # 0..1
 
 
-def near_duplicates(
-    texts: Sequence[str], alike: float = ALIKE, progress: Callable[[str, int, int], None] | None = None
-) -> list[Pair]:
+def near_duplicates(texts: Sequence[str], alike: float = ALIKE, progress: Progress | None = None) -> list[Pair]:
     """Every pair of texts whose similarity is `alike` (0..1) or more, by second row; identical ones too.
 
     A text that is like very many is compared with MOST_PROPOSED of them. The same texts give the same pairs. Raises
     MissingExtra without the datasketch library.
     """
-    try:
-        from datasketch import MinHash, MinHashLSH
-    except ImportError as error:
-        raise MissingExtra(f"finding near-duplicates needs datasketch: {DATA_EXTRA}") from error
-    index = MinHashLSH(params=bands(alike), num_perm=PERMUTATIONS)
-    empty = MinHash(num_perm=PERMUTATIONS, hashfunc=int)
-    grams: list[Grams] = []
+    index = _Index(alike)
     pairs = []
     for row, text in enumerate(texts):
-        ours = hashed_grams(text)
-        sketch = empty.copy()
-        sketch.update_batch(ours.tolist())
-        for other in sorted(index.query(sketch), reverse=True)[:MOST_PROPOSED]:
-            similarity = jaccard(grams[other], ours)
-            if similarity >= alike:
-                pairs.append(Pair(other, row, similarity))
-        index.insert(row, sketch)
-        grams.append(ours)
+        sketch = index.sketch(text)
+        pairs += [Pair(other, row, similarity) for other, similarity in index.like(sketch, MOST_PROPOSED)]
+        index.add(sketch)
         if progress is not None and row % 100 == 0:
             progress("compare", row, len(texts))
     return pairs
+
+
+def closest(
+    texts: Sequence[str], among: Sequence[str], alike: float = ALIKE, progress: Progress | None = None
+) -> list[Pair | None]:
+    """Of each text the most similar one `among` others, the first of equals; None where none is `alike` or more.
+
+    `first` is the row among the others, `second` that of the text. Raises MissingExtra without datasketch.
+    """
+    index = _Index(alike)
+    found: list[Pair | None] = []
+    for done, text in enumerate((*among, *texts)):
+        sketch = index.sketch(text)
+        if done < len(among):
+            index.add(sketch)
+        else:
+            like = [Pair(other, len(found), similarity) for other, similarity in index.like(sketch)]
+            found.append(max(like, key=lambda pair: (pair.similarity, -pair.first), default=None))
+        if progress is not None and done % 100 == 0:
+            progress("compare", done, len(among) + len(texts))
+    return found
+
+
+class _Sketch(NamedTuple):
+    """A text as it is hashed, and as it is compared."""
+
+    hashed: Any  # a datasketch.MinHash
+    grams: Grams
+
+
+class _Index:
+    """Texts in the order in which they were added, found by what they are like."""
+
+    def __init__(self, alike: float) -> None:
+        try:
+            from datasketch import MinHash, MinHashLSH
+        except ImportError as error:
+            raise MissingExtra(f"finding near-duplicates needs datasketch: {DATA_EXTRA}") from error
+        self._alike = alike
+        self._proposing = MinHashLSH(params=bands(alike), num_perm=PERMUTATIONS)
+        self._empty = MinHash(num_perm=PERMUTATIONS, hashfunc=int)
+        self._grams: list[Grams] = []
+
+    def sketch(self, text: str) -> _Sketch:
+        grams = hashed_grams(text)
+        hashed = self._empty.copy()
+        hashed.update_batch(grams.tolist())
+        return _Sketch(hashed, grams)
+
+    def add(self, sketch: _Sketch) -> None:
+        self._proposing.insert(len(self._grams), sketch.hashed)
+        self._grams.append(sketch.grams)
+
+    def like(self, sketch: _Sketch, most: int | None = None) -> Iterator[tuple[int, float]]:
+        """Rows that are alike and how much, the latest first; at most so many are compared."""
+        for row in sorted(self._proposing.query(sketch.hashed), reverse=True)[:most]:
+            similarity = jaccard(self._grams[row], sketch.grams)
+            if similarity >= self._alike:
+                yield row, similarity
 
 
 def bands(alike: float) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.datasets import normalised
-from models.near_duplicates import GRAM_CHARS, bands, hashed_grams, jaccard, near_duplicates
+from models.near_duplicates import GRAM_CHARS, bands, closest, hashed_grams, jaccard, near_duplicates
 
 WORDS = (
     "account balance card transfer money bank fee payment abroad pending declined loan interest rate statement branch"
@@ -50,6 +50,14 @@ def test_planted_near_duplicates_are_found_and_nothing_else() -> None:
 def test_identical_texts_short_texts_and_other_scripts() -> None:
     texts = ["hi", "账户余额是多少请告诉我。", "HI ", "账户余额是多少请告诉我", "", "ho"]
     assert [(pair.first, pair.second) for pair in near_duplicates(texts, 0.8)] == [(0, 2), (1, 3)]
+
+
+def test_the_closest_among_others_and_never_one_of_the_texts_themselves() -> None:
+    long = "the card that you sent me was declined abroad again"
+    among = ["nothing like it at all", long + " today", long, long.upper()]
+    pairs = closest([long, long, "something else entirely", "NOTHING like it at  all"], among, 0.8)
+    assert [pair and (pair.first, pair.second) for pair in pairs] == [(2, 0), (2, 1), None, (0, 3)]
+    assert closest([long], [], 0.8) == [None]
 
 
 @pytest.mark.parametrize("alike", [0.3, 0.5, 0.8, 0.95, 1.0])
