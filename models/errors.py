@@ -16,6 +16,7 @@ ModelError
 ├── BadReference        a name is none of a release in the model registry, or no alias
 ├── RegistryRefused     the model registry does not let us do what was asked
 ├── RegistryUnavailable the model registry does not answer, or fails
+├── Busy                another process is at work where only one may be
 └── MissingExtra        an optional dependency is not installed
 """
 
@@ -82,6 +83,10 @@ class RegistryRefused(ModelError):
 
 class RegistryUnavailable(ModelError):
     """The model registry does not answer, or fails: it may be there later."""
+
+
+class Busy(ModelError):
+    """Another process is at work where only one may be."""
 
 
 class MissingExtra(ModelError):

@@ -23,6 +23,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
+from models.durable import flush
 from models.errors import IntegrityError, ReleaseExists, ReleaseNotFound
 from models.lineage import Code, Parent, Sha256
 from models.out_of_scope import Scope
@@ -224,7 +225,7 @@ def publish(tmp_dir: Path, dest: Path) -> Path:
     """
     manifest = verify(tmp_dir)
     for path in (*tmp_dir.iterdir(), tmp_dir):
-        _flush(path)
+        flush(path)
     dest.parent.mkdir(parents=True, exist_ok=True)
     tmp_dir.chmod(0o755)  # mkdtemp makes it the owner's alone; a worker may run as another user
     try:
@@ -233,16 +234,8 @@ def publish(tmp_dir: Path, dest: Path) -> Path:
         if dest.is_dir() and (dest / MANIFEST).is_file() and read_manifest(dest).files == manifest.files:
             return dest
         raise ReleaseExists(f"{dest}: cannot become a release: {error.strerror}; choose another directory") from error
-    _flush(dest.parent)
+    flush(dest.parent)
     return dest
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def find_release(task: str, ref: str | None = None) -> Path:

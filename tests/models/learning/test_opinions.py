@@ -13,26 +13,15 @@ from models.learning.opinions import (
     Opinion,
     Position,
     Statement,
-    Withdrawal,
     disputed,
     fold,
     opinions_of,
     text_key,
 )
+from tests.models.learning.rows import label, withdraw
 
 LABELS = ("smishing", "ham")
 ROOM = 1000
-
-
-def label(
-    label: str, at_s: float, annotator: str = "ann", key: str = "chat/0/1", offset: int = 0, note: str | None = None
-) -> Statement:
-    said = Opinion("risk", key, f"text of {key}", label, annotator, at_s, 5.0, "chat", note)
-    return Statement(said, Position(0, offset))
-
-
-def withdraw(at_s: float, annotator: str = "ann", key: str = "chat/0/1", offset: int = 0) -> Statement:
-    return Statement(Withdrawal("risk", key, annotator, at_s), Position(0, offset))
 
 
 def ends(*statements: Statement, most: int = ROOM) -> list[End]:
