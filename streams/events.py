@@ -92,7 +92,7 @@ class Event(NamedTuple):
         return self.lineage or f"{at.topic}/{at.partition}/{at.offset}"
 
 
-Stage = Literal["intake", "scoring", "shed"]
+Stage = Literal["intake", "scoring", "shed", "feedback"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,15 +186,23 @@ class ReviewRequest(Prediction):
 
 
 class Feedback(TypedDict):
-    """A person's label for an event."""
+    """A person's label for a text, or that it no longer counts.
 
-    event_id: str
-    task: str
-    label: str
-    annotator: str
-    labelled_at: str
+    The text is that of the event of `prediction_id`; without one, of `event_id`; without either it is `text`. Of one
+    annotator's records on a text and task the last by `labelled_at` counts.
+    """
+
+    task: Annotated[str, Field(min_length=1, max_length=64)]
+    annotator: Annotated[str, Field(min_length=1, max_length=200)]
+    labelled_at: Annotated[str | float, Field(description="ISO 8601 or seconds since 1970")]
+    action: NotRequired[Literal["label", "withdraw"]]  # left out: label
+    label: NotRequired[Annotated[str, Field(min_length=1, max_length=200, description="unless withdrawn")]]
+    prediction_id: NotRequired[
+        Annotated[str, Field(max_length=1024, description="`id` of the prediction, or of its review, route or alert")]
+    ]
+    event_id: NotRequired[Annotated[str, Field(min_length=1, max_length=512, description="of the prediction")]]
     text: NotRequired[str]
-    note: NotRequired[str]
+    note: NotRequired[Annotated[str, Field(max_length=4000)]]
 
 
 class Release(TypedDict):

@@ -108,7 +108,7 @@ class Intake:
 
     def _event(self, at: Coordinates, record: Record, now_s: float) -> Event:
         """The usual shape of each field is recognised right here: a call for each costs as much as parsing the JSON."""
-        body = self._parse(record.value)
+        body = parse(record.value, self._limits)
         origin, timestamp_ms, lineage = at, record.timestamp, None
         if record.headers and (redriven := redriven_of(record.headers, at)):
             origin, timestamp_ms = redriven.origin, redriven.timestamp_ms
@@ -126,26 +126,6 @@ class Intake:
         key = found if type(found) is str and 0 < len(found) <= MAX_ID_CHARS else self._key(body, record.key, event_id)
         entities = self._entities(body) if self._entities_path else ()
         return _new(Event, (self.name, at, event_id, event_time, event_time_s, text, key, entities, lineage))
-
-    def _parse(self, value: bytes | None) -> dict[Any, Any]:
-        limits = self._limits
-        if value is None:
-            raise BadInput("NullValue", "the record has no value (a tombstone)")
-        if len(value) > limits.max_event_bytes:
-            raise BadInput("TooLarge", f"{len(value)} bytes; intake.max_event_bytes is {limits.max_event_bytes}")
-        try:
-            body = orjson.loads(value)
-        except orjson.JSONDecodeError as error:
-            raise _not_json(value, error) from None
-        if not isinstance(body, dict):
-            raise BadInput("WrongShape", f"a JSON object is expected, not {_kind(body)}")
-        if (
-            (value.rfind(b"{") or value.rfind(b"[") >= 0)  # else it is flat; this takes half the time of counting
-            and value.count(b"{") + value.count(b"[") > limits.max_depth
-            and depth(body, limits.max_depth) > limits.max_depth
-        ):
-            raise BadInput("TooDeep", f"nested deeper than intake.max_depth = {limits.max_depth}")
-        return body
 
     def _text(self, body: dict[str, Any]) -> str:
         text = ""
@@ -207,11 +187,32 @@ class Intake:
             where, found, seconds = "the record's time stamp", record_ms, record_ms / 1000
         else:
             where = self._time_where
-            seconds = _seconds(found, where)
+            seconds = seconds_of(found, where)
         if not self._earliest_s <= seconds <= now_s + self._limits.max_future_s:
             hint = "; milliseconds, perhaps? seconds are expected" if seconds > 1e11 else ""
             raise BadInput("BadTime", f"{where} is {found!r}, outside intake.earliest_time .. now + max_future_s{hint}")
         return _canonical(found) or iso(seconds), seconds
+
+
+def parse(value: bytes | None, limits: IntakeSettings) -> dict[Any, Any]:
+    """The JSON object in a record, if it is one within the limits. Raises BadInput."""
+    if value is None:
+        raise BadInput("NullValue", "the record has no value (a tombstone)")
+    if len(value) > limits.max_event_bytes:
+        raise BadInput("TooLarge", f"{len(value)} bytes; intake.max_event_bytes is {limits.max_event_bytes}")
+    try:
+        body = orjson.loads(value)
+    except orjson.JSONDecodeError as error:
+        raise _not_json(value, error) from None
+    if not isinstance(body, dict):
+        raise BadInput("WrongShape", f"a JSON object is expected, not {_kind(body)}")
+    if (
+        (value.rfind(b"{") or value.rfind(b"[") >= 0)  # else it is flat; this takes half the time of counting
+        and value.count(b"{") + value.count(b"[") > limits.max_depth
+        and depth(body, limits.max_depth) > limits.max_depth
+    ):
+        raise BadInput("TooDeep", f"nested deeper than intake.max_depth = {limits.max_depth}")
+    return body
 
 
 def depth(value: Any, limit: int) -> int:
@@ -277,7 +278,8 @@ def _label(found: Any, what: str, path: tuple[str, ...] | None) -> str:
     return text
 
 
-def _seconds(found: Any, where: str) -> float:
+def seconds_of(found: Any, where: str) -> float:
+    """Seconds since 1970 of a time as JSON may hold it; `where` it was found. Raises BadInput."""
     if isinstance(found, str):
         try:
             moment = datetime.fromisoformat(found)

@@ -12,26 +12,23 @@ import contextlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from streams.dead_letters import MARK_HEADER, Letter, NotALetter, letter_of, marked
 from streams.events import Coordinates
 from streams.exits import BrokerUnavailable
 from streams.grants import MissingTopics, grants, require_access
 from streams.publishing import BROKER_AWAY, MAX_MESSAGE_BYTES
+from streams.reading import Ranges, TopicReader
 from streams.security import librdkafka_config
 from streams.settings import Settings
-from streams.topics import connect
 
 log = logging.getLogger(__name__)
 
-Ranges = Mapping[int, tuple[int, int]]  # by partition: the first offset to read, and the one to stop before
-
-_NO_ANSWER_S = 30.0
 _DELIVERY_TIMEOUT_S = 60.0
 _UNACKNOWLEDGED = 200
 _UNACKNOWLEDGED_BYTES = 32 * 1024 * 1024
@@ -46,7 +43,7 @@ class Passed:
     first_skipped: str = ""
 
 
-class LetterTopic:
+class LetterTopic(TopicReader):
     """The dead-letter topic as it is at the moment of opening: what comes later is not read."""
 
     def __init__(self, settings: Settings, shed: bool = False) -> None:
@@ -54,73 +51,10 @@ class LetterTopic:
 
         Raises BrokerUnavailable if the broker does not answer or has no such topic, AccessRefused if not allowed.
         """
-        self.name = settings.topics.shed if shed else settings.topics.dead_letters
         with contextlib.suppress(MissingTopics):  # said below
             require_access(settings, [one for one in grants(settings, "dead-letters") if one.operation != "Write"])
-        _, cluster = connect(settings)
-        if self.name not in cluster.topics:
-            raise BrokerUnavailable(f"topic {self.name} is not there; run: streamgauge topics create")
-        self._config = librdkafka_config(settings.broker) | {
-            "group.id": f"{settings.broker.group}-dead-letters",  # nothing is committed: the broker asks for a name
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-            "auto.offset.reset": "earliest",  # retention may pass by while we read
-            "queued.max.messages.kbytes": 16 * 1024,
-            "log_level": 0,
-        }
-        consumer = Consumer(self._config)
-        try:
-            self.ranges: Ranges = {
-                one: consumer.get_watermark_offsets(TopicPartition(self.name, one), _NO_ANSWER_S)
-                for one in sorted(cluster.topics[self.name].partitions)
-            }
-        except KafkaException as error:
-            raise BrokerUnavailable(f"topic {self.name} cannot be read: {error.args[0].str()}") from None
-        finally:
-            consumer.close()
-
-    @property
-    def records(self) -> int:
-        """How many there are to read, at most."""
-        return sum(high - low for low, high in self.ranges.values())
-
-    def messages(self, ranges: Ranges) -> Iterator[Message]:
-        """The records of these ranges, each partition in order.
-
-        Raises:
-            BrokerUnavailable: a partition cannot be read, or nothing came for a while.
-        """
-        open_to = {part: high for part, (low, high) in ranges.items() if low < high}
-        if not open_to:
-            return
-        consumer = Consumer(self._config)
-        heard_s = time.monotonic()
-        try:
-            consumer.assign([TopicPartition(self.name, part, ranges[part][0]) for part in open_to])
-            while open_to:
-                message = consumer.poll(0.5)
-                if message is None:
-                    if time.monotonic() - heard_s > _NO_ANSWER_S:
-                        raise BrokerUnavailable(f"topic {self.name}: nothing could be read for {_NO_ANSWER_S:g} s")
-                    continue
-                heard_s = time.monotonic()
-                if (error := message.error()) is not None:
-                    self._ended(error, message, open_to)
-                    continue
-                at = Coordinates.of(message)
-                if at.offset < open_to.get(at.partition, -1):
-                    yield message
-                if at.offset >= open_to.get(at.partition, at.offset) - 1:
-                    open_to.pop(at.partition, None)
-        finally:
-            consumer.close()
-
-    def _ended(self, error: KafkaError, message: Message, open_to: dict[int, int]) -> None:
-        """A partition may end before the offset to stop at: what lies there can be markers, which nobody is given."""
-        if error.code() == KafkaError._PARTITION_EOF:
-            open_to.pop(message.partition() or 0, None)
-        elif error.fatal() or not error.retriable():
-            raise BrokerUnavailable(f"topic {self.name} cannot be read: {error.str()}")
+        name = settings.topics.shed if shed else settings.topics.dead_letters
+        super().__init__(settings, name, f"{settings.broker.group}-dead-letters")
 
     def marks(self, on_read: Callable[[], None] = lambda: None) -> frozenset[int]:
         """Hashes of the ids of all letters that were redriven: 64 bits each, whatever the size of the letters."""

@@ -1,0 +1,1 @@
+"""The learning loop at Kafka: feedback becomes versions of the data set, which `models.learning` works on."""
