@@ -12,18 +12,27 @@ from dataclasses import replace
 from heapq import heappush, heapreplace
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 from models.bases import base_folder, weights_sha256
 from models.datasets import Columns, Example, Located, data_hash, labels_of, normalised, split
-from models.errors import TRAIN_EXTRA, BadDataset, BadTeacher, MissingExtra
+from models.errors import TRAIN_EXTRA, BadDataset, BadTeacher, MissingExtra, ReleaseNotFound
 from models.lessons import DEV_FRACTION, Lesson
 from models.readers import scan
 from models.recipes import knobs_of
-from models.releases import home
+from models.releases import find_release, home
 from models.teachers import Progress, find_teachers, soft_labels
 
 MOST_UNLABELLED = 50_000  # texts, when nothing else is said
 BASE = "base:"  # before the name of an encoder that is to become a teacher
+
+
+class Unlabelled(NamedTuple):
+    """Texts that only teachers speak of: data files, at most so many texts, and the column that holds them."""
+
+    files: Sequence[Path] = ()
+    most: int = MOST_UNLABELLED
+    text_column: str = "text"
 
 
 def with_dev(lesson: Lesson, seed: int) -> Lesson:
@@ -41,16 +50,40 @@ def with_dev(lesson: Lesson, seed: int) -> Lesson:
 
 
 def taught(
-    lesson: Lesson, teachers: Sequence[str], unlabelled: Iterable[Path], most: int, seed: int, progress: Progress
-) -> Lesson:
-    """The lesson as teachers see it, with at most `most` texts of the `unlabelled` files that are not in it already.
+    lessons: Sequence[Lesson], teachers: Sequence[str], unlabelled: Unlabelled, seed: int, progress: Progress
+) -> list[Lesson]:
+    """The lessons as teachers see them, each with the unlabelled texts that are in none of them already.
 
-    `teachers` as `ready_teachers` takes them; `seed` is that of the student's training.
+    `teachers` are as `ready_teachers` takes them: a release teaches those of the lessons whose task it serves, one that
+    is to be trained is trained for each lesson. A lesson that no teacher knows learns from its labels alone. `seed` is
+    that of the student's training. Raises ReleaseNotFound for a release that serves none of the tasks.
     """
-    fixed = with_dev(lesson, seed)
-    known = [example.text for example in (*fixed.examples, *(fixed.dev_examples or ()))]
-    texts = read_unlabelled(unlabelled, most, seed, known)
-    return distilled(fixed, ready_teachers(fixed, teachers, seed, progress), texts, progress)
+    fixed = [with_dev(lesson, seed) for lesson in lessons]
+    of_lessons = _by_lesson(fixed, teachers)
+    known = [example.text for lesson in fixed for example in (*lesson.examples, *(lesson.dev_examples or ()))]
+    texts = read_unlabelled(unlabelled.files, unlabelled.most, seed, known, unlabelled.text_column)
+    return [
+        distilled(lesson, ready_teachers(lesson, its, seed, progress), texts, progress) if its else lesson
+        for lesson, its in zip(fixed, of_lessons, strict=True)
+    ]
+
+
+def _by_lesson(lessons: Sequence[Lesson], teachers: Sequence[str]) -> list[list[str]]:
+    """Which of the teachers teach each lesson."""
+    found: list[list[str]] = [[] for _ in lessons]
+    for ref in teachers:
+        unknown = None
+        for lesson, its in zip(lessons, found, strict=True):
+            try:
+                if not ref.startswith(BASE):
+                    find_release(lesson.task.name, ref)
+            except ReleaseNotFound as error:
+                unknown = unknown or error
+            else:
+                its.append(ref)
+        if unknown is not None and not any(ref in its for its in found):
+            raise unknown
+    return found
 
 
 def ready_teachers(lesson: Lesson, refs: Sequence[str], seed: int, progress: Progress) -> list[str]:
@@ -105,13 +138,15 @@ def distilled(lesson: Lesson, teachers: Sequence[str], unlabelled: Sequence[str]
     )
 
 
-def read_unlabelled(paths: Iterable[Path], most: int, seed: int, leave_out: Iterable[str]) -> list[str]:
+def read_unlabelled(
+    paths: Iterable[Path], most: int, seed: int, leave_out: Iterable[str], text_column: str = "text"
+) -> list[str]:
     """At most `most` texts of data files, whose labels are ignored if there are any: each once, none of `leave_out`.
 
     Case and spacing make no difference. Of more texts a random part is taken, the same for the same seed, whatever the
     order they come in; no more than `most` are ever held. Raises BadDataset for a file that is none.
     """
-    rows = chain.from_iterable(scan(path, Columns(label=None)) for path in paths)
+    rows = chain.from_iterable(scan(path, Columns(text_column, None)) for path in paths)
     texts = (row.example.text if isinstance(row, Located) else _refused(row.where, row.reason) for row in rows)
     return sampled(texts, most, seed, {normalised(text) for text in leave_out})
 

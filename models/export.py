@@ -18,14 +18,16 @@ from models.cards import with_card
 from models.classifier import Classifier, Model, pad_id
 from models.errors import ExportMismatch
 from models.evaluation import fit_scope, judge, summary
-from models.golden import GOLDEN, GOLDEN_TEXTS, write_golden
+from models.golden import GOLDEN, GOLDEN_TEXTS, Golden, read_golden, write_golden
 from models.lineage import Parent, this_code
 from models.network import TextClassifier
 from models.packed_export import OPSET, export_packed
 from models.padding import padded
 from models.releases import CONFIG, MODEL, PACKED, TOKENIZER, HeadEntry, Manifest
 from models.runtimes import Floats, Ids, Runtime
+from models.runtimes.measuring import golden_batches, golden_logits
 from models.runtimes.onnx import load_cpu, load_packed_cpu
+from models.runtimes.parity import EXACT, distance, problem
 from models.runtimes.protocol import cores
 from models.training import Checkpoint, Progress, TrainedHead, encode
 
@@ -43,8 +45,8 @@ def make_release(
     """Export, compare, grade on the development examples, and publish as `out` (None: under `releases.home()`).
 
     `parent` is the release that this one was made from or is to replace: it goes into the manifest and onto the card.
-    Raises ExportMismatch when the graph's logits differ from the checkpoint's by more than PARITY_TOLERANCE, and
-    ReleaseExists when `out` holds something else.
+    Raises ExportMismatch when a graph's logits differ from the checkpoint's by more than PARITY_TOLERANCE, or fail the
+    gate on the golden set, and ReleaseExists when `out` holds something else.
     """
     folder = out.parent if out else releases.home() / "releases" / "-".join(_tasks(checkpoint))
     with releases.workplace(folder) as tmp_dir:
@@ -59,9 +61,9 @@ def make_release(
         releases.write_manifest(tmp_dir, manifest)
         progress("compare and grade", 1, 2)
         runtime = load_cpu(tmp_dir, cores())
-        parity = compare(checkpoint, runtime)
+        parity = _gated(checkpoint, runtime, tmp_dir)
         if packed:
-            parity["packed"] = compare(checkpoint, load_packed_cpu(tmp_dir, cores()))
+            parity["packed"] = _gated(checkpoint, load_packed_cpu(tmp_dir, cores()), tmp_dir)
         model = Model(manifest, Tokenizer.from_file(str(tmp_dir / TOKENIZER)), runtime)
         heads = [_graded(entry, model, head) for entry, head in zip(manifest.heads, checkpoint.heads, strict=True)]
         metrics = {"parity": parity, "best_epoch": checkpoint.best_epoch, **checkpoint.notes}
@@ -121,6 +123,31 @@ def compare(checkpoint: Checkpoint, runtime: Runtime) -> dict[str, Any]:
         for head in checkpoint.heads
     ]
     return {"texts": len(texts), "max_abs_logit_difference": difference, "label_agreement": float(np.mean(agreements))}
+
+
+def pass_golden(runtime: Runtime, golden: Golden, heads: Sequence[slice]) -> dict[str, Any]:
+    """How far a graph is from its source on the golden set, each head's columns apart.
+
+    Raises ExportMismatch when more than DIFFERENT_LABELS of the texts get another label, or a probability is further
+    off than EXACT: the gate of a release in float32 wherever it is served (`models.runtimes.parity`).
+    """
+    logits = golden_logits(runtime, golden_batches(golden, "cpu"))
+    if why := problem(logits, golden.logits, EXACT, heads):
+        raise ExportMismatch(f"the exported graph, run by {runtime.name}, {why}")
+    found = [distance(logits, golden.logits, columns) for columns in heads]
+    return {
+        "texts": len(golden.windows),
+        "different_labels": max(one.different_labels for one in found),
+        "furthest_score": max(one.furthest for one in found),
+    }
+
+
+def _gated(checkpoint: Checkpoint, runtime: Runtime, directory: Path) -> dict[str, Any]:
+    golden = read_golden(directory)
+    assert golden is not None  # noqa: S101 - it was written just now
+    return compare(checkpoint, runtime) | {
+        "golden": pass_golden(runtime, golden, [head.columns for head in checkpoint.heads])
+    }
 
 
 def _source(checkpoint: Checkpoint) -> Callable[[Ids, Ids], Floats]:

@@ -3,6 +3,7 @@
 It is a second ONNX file of some hundred kilobytes. Its weights are the bytes of the first, which it points into.
 """
 
+import hashlib
 import logging
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +15,7 @@ from onnx.external_data_helper import set_external_data
 
 from models.errors import ExportMismatch
 from models.network import TextClassifier
+from models.onnx_files import tensor_places
 from models.releases import MODEL, PACKED
 
 OPSET = 20  # the first with a Gelu operator
@@ -76,19 +78,28 @@ def export_packed(model: TextClassifier, directory: Path) -> bool:
     with TemporaryDirectory(dir=directory) as scratch:
         program.save(Path(scratch) / PACKED, external_data=False)
         graph = onnx.load(Path(scratch) / PACKED)
-    _share_weights(graph, (directory / MODEL).read_bytes())
+    share_weights(graph, (directory / MODEL).read_bytes())
     (directory / PACKED).write_bytes(graph.SerializeToString())
     return True
 
 
-def _share_weights(packed: onnx.ModelProto, model: bytes) -> None:
-    """Point every large constant to where its bytes stand in the other file."""
+def share_weights(packed: onnx.ModelProto, model: bytes) -> None:
+    """Point every large constant to where its bytes stand in the other file. Raises ExportMismatch when they do not."""
+    places = {
+        _digest(memoryview(model)[tensor.raw.start : tensor.raw.stop]): tensor.raw
+        for tensor in tensor_places(model)
+        if tensor.raw is not None and len(tensor.raw) >= SHARED_FROM_BYTES
+    }
     for tensor in packed.graph.initializer:
         if len(tensor.raw_data) < SHARED_FROM_BYTES:
             continue
-        offset = model.find(tensor.raw_data)
-        if offset < 0:
+        place = places.get(_digest(tensor.raw_data))
+        if place is None:
             raise ExportMismatch(f"{PACKED}: the weight {tensor.name} is not in {MODEL}")
-        set_external_data(tensor, MODEL, offset, len(tensor.raw_data))
+        set_external_data(tensor, MODEL, place.start, len(place))
         tensor.ClearField("raw_data")
         tensor.data_location = TensorProto.EXTERNAL
+
+
+def _digest(data: bytes | memoryview) -> bytes:
+    return hashlib.sha256(data).digest()

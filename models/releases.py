@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from models.durable import flush
 from models.errors import IntegrityError, ReleaseExists, ReleaseNotFound
 from models.lineage import Code, Parent, Sha256
+from models.onnx_files import refuse_foreign_tensors
 from models.out_of_scope import Scope
 from models.references import is_reference
 
@@ -34,6 +35,7 @@ TOKENIZER = "tokenizer.json"
 PACKED = "packed.onnx"  # the graph for texts side by side, if the encoder can; its weights are in model.onnx
 CONFIG = "config.json"  # the encoder's architecture, for a runtime that builds it from its weights
 MANIFEST = "manifest.json"
+GRAPH_SUFFIX = ".onnx"
 
 ROOMS = ("releases", "starter")  # what was trained goes before the starter models
 
@@ -188,9 +190,11 @@ def parsed(kind: type[M], path: Path, content: bytes, max_bytes: int) -> M:
 
 
 def verify(directory: Path) -> Manifest:
-    """Check every file of a release against its manifest's hash.
+    """Check every file of a release against its manifest's hash, and that its graphs read nothing outside of it.
 
-    Raises IntegrityError naming the first file that is missing, changed or not listed though a release needs it.
+    Raises IntegrityError naming the first file that is missing, changed or not listed though a release needs it, and
+    for a graph whose weights are elsewhere (any file would be read, were it asked for): only those of the others may be
+    in model.onnx.
     """
     manifest = read_manifest(directory)
     for name in (MODEL, TOKENIZER):
@@ -203,6 +207,9 @@ def verify(directory: Path) -> Manifest:
                 f"{directory / name}: is not the file this release was made with (sha256 {found[:12]}..., the manifest"
                 f" says {expected[:12]}...); train the release again or restore the file"
             )
+    for name in manifest.files:
+        if name.endswith(GRAPH_SUFFIX):
+            refuse_foreign_tensors(directory / name, allowed=None if name == MODEL else MODEL)
     return manifest
 
 

@@ -12,7 +12,11 @@ import typer
 from models.runtimes import RUNTIMES
 
 TaskName = Annotated[str, typer.Argument(metavar="TASK", help="A task's name, or the path of a task file (.toml).")]
-DataFile = Annotated[Path, typer.Option("--data", help="JSON lines with `text` and `label`; train: CSV, Parquet too.")]
+DataFile = Annotated[
+    Path, typer.Option("--data", help="Labelled text: JSON lines, .csv, .tsv, .parquet, or hub:NAME[:CONFIG][#SPLIT].")
+]
+TextColumn = Annotated[str, typer.Option(help="The field or column that holds the text, in every file given.")]
+LabelColumn = Annotated[str, typer.Option(help="The field or column that holds the label, in every file given.")]
 ReleaseRef = Annotated[str | None, typer.Option("--release", help="A release id or directory; default: the newest.")]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to run the model.")]
 Runtime = Annotated[str, typer.Option(help=f"What runs the model: auto (the fastest here), {', '.join(RUNTIMES)}.")]

@@ -9,15 +9,16 @@ from rich.console import Console
 from rich.table import Table
 
 from models import releases
+from models.datasets import Columns
 from models.errors import TRAIN_EXTRA, MissingExtra, ModelError
 from models.readers import read_examples
 from models.tasks import load_task
-from streams.command_line import AsJson, Device, ReleaseRef, TaskName
+from streams.command_line import AsJson, Device, LabelColumn, ReleaseRef, TaskName, TextColumn
 from streams.model_commands import _pairs as pairs
 from streams.model_output import clear_errors, progress_bar
 
-LABELLED = "Labelled JSON lines that the model did not learn from; each precision is graded on them."
-ALSO = "Labelled lines of one more task that the release serves; may be repeated."
+LABELLED = "Labelled text, of any format, that the model did not learn from; each precision is graded on it."
+ALSO = "Labelled text of one more task that the release serves; may be repeated."
 CALIBRATE = "Texts to fix the ranges of int8-static on, best its training data; default: its golden texts."
 KEEP = "Publish this one as a release; auto: the fastest in batches of those accepted."
 
@@ -30,6 +31,8 @@ def compress(
     calibrate: Annotated[Path | None, typer.Option(help=CALIBRATE)] = None,
     keep: Annotated[Literal["auto", "fp16", "int8-dynamic", "int8-static"] | None, typer.Option(help=KEEP)] = None,
     out: Annotated[Path | None, typer.Option(help="With --keep: the directory to become the release.")] = None,
+    text_column: TextColumn = "text",
+    label_column: LabelColumn = "label",
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -43,9 +46,10 @@ def compress(
         except ImportError as error:
             raise MissingExtra(f"compressing needs the train extra: {TRAIN_EXTRA} ({error})") from error
         files = {task: data} | pairs("--also", also)
-        tasks = [compression.Graded(load_task(name), read_examples(file)) for name, file in files.items()]
+        columns = Columns(text_column, label_column)
+        tasks = [compression.Graded(load_task(name), read_examples(file, columns)) for name, file in files.items()]
         directory = releases.find_release(tasks[0].task.name, release)
-        texts = [example.text for example in read_examples(calibrate)] if calibrate else []
+        texts = [one.text for one in read_examples(calibrate, Columns(text_column, None))] if calibrate else []
         place = out.parent if out else releases.home() / "releases" / "-".join(one.task.name for one in tasks)
         with releases.workplace(place) as tmp_dir, progress_bar() as progress:
             found = compression.compress(directory, tasks, texts, tmp_dir, progress, device=device)

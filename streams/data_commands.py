@@ -25,7 +25,7 @@ from models.errors import TRAIN_EXTRA, BadDataset, MissingExtra, ModelError
 from models.label_errors import FOLDS, Suspect
 from models.near_duplicates import ALIKE
 from models.readers import read_examples, scan
-from streams.command_line import AsJson
+from streams.command_line import AsJson, LabelColumn, TextColumn
 from streams.model_output import clear_errors, progress_bar
 
 app = typer.Typer(no_args_is_help=True, help="Look at labelled data, and make more of them.")
@@ -35,8 +35,6 @@ Source = Annotated[str, typer.Argument(metavar="DATA", help=A_SOURCE)]
 Sources = Annotated[
     list[str], typer.Argument(metavar="DATA...", help=f"What is learned from, then what is measured on. {A_SOURCE}")
 ]
-TextColumn = Annotated[str, typer.Option(help="The field or column that holds the text.")]
-LabelColumn = Annotated[str, typer.Option(help="The field or column that holds the label.")]
 Out = Annotated[Path, typer.Option(help="A file of JSON lines; one that is there is not overwritten.")]
 Seed = Annotated[int, typer.Option(help="Same seed and data: same result.")]
 Chance = Annotated[float, typer.Option(min=0, max=1, help="Chance that a variant has this change.")]

@@ -22,7 +22,7 @@ from models.robustness import Robustness
 from models.robustness import robustness as robustness_of
 from models.slices import Slice, by_entities, by_length, by_value, slices
 from models.tasks import load_task
-from streams.command_line import AsJson, DataFile, Device, ReleaseRef, Runtime, TaskName
+from streams.command_line import AsJson, DataFile, Device, LabelColumn, ReleaseRef, Runtime, TaskName, TextColumn
 from streams.model_output import clear_errors, progress_bar
 
 TRAIN = "What it was trained on: tells names seen from unseen ones, and compares distances for what is out of scope."
@@ -50,6 +50,8 @@ def evaluate(
         Path | None, typer.Option(metavar="DIR", help="Also write DIR/report.html, with pictures.")
     ] = None,
     train: Annotated[Path | None, typer.Option(help=TRAIN)] = None,
+    text_column: TextColumn = "text",
+    label_column: LabelColumn = "label",
     seed: Annotated[int, typer.Option(help="Of --robustness: the same seed changes texts alike.")] = 7,
     device: Device = "auto",
     runtime: Runtime = "auto",
@@ -60,7 +62,8 @@ def evaluate(
         chosen = load_task(task)
         write = None if report is None else _writer(report)
         directory = releases.find_release(chosen.name, release)
-        examples, train_examples = read_examples(data), read_examples(train) if train else []
+        columns = Columns(text_column, label_column)
+        examples, train_examples = read_examples(data, columns), read_examples(train, columns) if train else []
         with progress_bar() as progress:
             progress("load", 0, 1)
             classifier = Classifier.load(directory, chosen, device, runtime)
@@ -71,7 +74,7 @@ def evaluate(
                 more = distances(directory, classifier, judged, train_examples, progress)
                 found = found.model_copy(update={"out_of_scope": found.out_of_scope.with_methods(more)})
             drops = robustness_of(classifier, judged, seed, progress) if robustness else None
-            facets = _facets(judged, train_examples, _sources(data, examples, judged))
+            facets = _facets(judged, train_examples, _sources(data, text_column, examples, judged))
             graded = _Graded(found, judged, slices(judged, facets), drops)
             written = write(graded, data.name, chosen.review_below) if write else None
     if as_json:
@@ -94,10 +97,10 @@ def _writer(folder: Path) -> Callable[[_Graded, str, float], Path]:
     return write
 
 
-def _sources(data: Path, examples: Sequence[Example], judged: Judged) -> list[str]:
+def _sources(data: Path, text_column: str, examples: Sequence[Example], judged: Judged) -> list[str]:
     """Where each judged example comes from; nothing where the data do not say it in a column `source`."""
     try:
-        named = read_examples(data, Columns("text", SOURCE))
+        named = read_examples(data, Columns(text_column, SOURCE))
     except BadDataset:
         return []
     pairs = zip(named, examples, strict=True)

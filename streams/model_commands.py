@@ -16,8 +16,8 @@ from rich.table import Table
 from models import explanations, releases
 from models.classifier import Classifier
 from models.curves import Curves, TensorBoardCurves, Together
-from models.datasets import Checked, check
-from models.distillation import MOST_UNLABELLED, taught
+from models.datasets import Checked, Columns, check
+from models.distillation import MOST_UNLABELLED, Unlabelled, taught
 from models.errors import TRAIN_EXTRA, MissingExtra, ModelError
 from models.lessons import Lesson
 from models.mlflow_curves import mlflow_curves
@@ -26,7 +26,7 @@ from models.recipes import RECIPES, Chosen, choose, settings_for
 from models.tasks import load_task
 from models.tracking import configured
 from models.train_settings import Method
-from streams.command_line import AsJson, DataFile, Device, ReleaseRef, Runtime, TaskName
+from streams.command_line import AsJson, DataFile, Device, LabelColumn, ReleaseRef, Runtime, TaskName, TextColumn
 from streams.model_output import clear_errors, progress_bar
 
 MAX_TEXT_BYTES = 1 << 20  # a longer line is no text: it is reported and passed over
@@ -34,7 +34,7 @@ BATCH_LINES = 256
 
 KNOB = "Any knob of training, such as learning_rate=1e-4 or layer_decay=0.8; may be repeated."
 LOOK_AT_TEXTS = 2000  # to choose a recipe by their length
-TEACHER = "A release of TASK to learn from too, or base:NAME[@SEED] to train one first. May be repeated: an ensemble."
+TEACHER = "A release to learn its tasks from too, or base:NAME[@SEED] to train one first. May be repeated: an ensemble."
 UNLABELLED = "Texts that only the teachers speak of: JSON lines, CSV or Parquet. May be repeated."
 MOST = "Unlabelled texts at most; of more a random part is taken."
 ALSO = "One more task for the same encoder to learn, with its data; may be repeated."
@@ -53,6 +53,8 @@ def train(
     teacher: Annotated[list[str] | None, typer.Option(help=TEACHER)] = None,
     unlabelled: Annotated[list[Path] | None, typer.Option(help=UNLABELLED)] = None,
     most_unlabelled: Annotated[int, typer.Option(min=1, max=5_000_000, help=MOST)] = MOST_UNLABELLED,
+    text_column: TextColumn = "text",
+    label_column: LabelColumn = "label",
     knob: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help=KNOB)] = None,
     seed: Annotated[int, typer.Option(help="Same seed, data and machine: same model.")] = 7,
     seeds: Annotated[int, typer.Option(min=1, max=100, help="Train with so many, publish the best on --dev.")] = 1,
@@ -72,9 +74,10 @@ def train(
         others, dev_files = _pairs("--also", also), _pairs("--also-dev", also_dev)
         if unknown := set(dev_files) - set(others):
             raise ModelError(f"--also-dev {min(unknown)}=...: needs --also {min(unknown)}=FILE")
+        columns = Columns(text_column, label_column)
         lessons = [
-            _lesson(task, data, dev),
-            *(_lesson(name, file, dev_files.get(name)) for name, file in others.items()),
+            _lesson(task, data, dev, columns),
+            *(_lesson(name, file, dev_files.get(name), columns) for name, file in others.items()),
         ]
         if unlabelled and not teacher:
             raise ModelError(f"--unlabelled {unlabelled[0]}: nobody speaks of its texts without a --teacher")
@@ -98,7 +101,8 @@ def train(
         print(f"recipe {chosen.recipe}: {chosen.why}", file=sys.stderr)
         with ExitStack() as opened, progress_bar() as progress:
             if teacher:
-                lessons[0] = taught(first, teacher, unlabelled or (), most_unlabelled, seed, progress)
+                more = Unlabelled(unlabelled or (), most_unlabelled, text_column)
+                lessons = taught(lessons, teacher, more, seed, progress)
             params = {"task": first.task.name, "recipe": chosen.recipe, **settings.model_dump()}
             drawn = _curves(opened, curves, f"train {first.task.name}", params)
             checkpoint = train_seeds(lessons, settings, seeds, progress, drawn, releases.home() / "unfinished")
@@ -186,11 +190,11 @@ def _knobs(given: Sequence[str] | None) -> dict[str, str]:
     return knobs
 
 
-def _lesson(task: str, data: Path, dev: Path | None) -> Lesson:
+def _lesson(task: str, data: Path, dev: Path | None, columns: Columns) -> Lesson:
     chosen = load_task(task)
-    checked = check(read_examples(data))
+    checked = check(read_examples(data, columns))
     _report(checked, data)
-    return Lesson(chosen, checked.examples, data.name, read_examples(dev) if dev else None)
+    return Lesson(chosen, checked.examples, data.name, read_examples(dev, columns) if dev else None)
 
 
 class Line(NamedTuple):

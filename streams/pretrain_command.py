@@ -10,6 +10,7 @@ import typer
 from models.distillation import MOST_UNLABELLED, read_unlabelled
 from models.errors import TRAIN_EXTRA, MissingExtra, ModelError
 from models.tasks import PACKAGED_BASE
+from streams.command_line import TextColumn
 from streams.model_output import clear_errors, progress_bar
 
 MOST = "Texts at most; of more a random part is taken."
@@ -22,6 +23,7 @@ def pretrain(
     base: Annotated[str, typer.Option(help="The encoder to start from.")] = PACKAGED_BASE,
     leave_out: Annotated[list[Path] | None, typer.Option(help=LEAVE_OUT)] = None,
     most: Annotated[int, typer.Option(min=20, max=5_000_000, help=MOST)] = MOST_UNLABELLED,
+    text_column: TextColumn = "text",
     epochs: Annotated[int, typer.Option(min=1, max=1000)] = 3,
     max_tokens: Annotated[int, typer.Option(min=8, max=8192, help="A longer text is read in pieces.")] = 128,
     seed: Annotated[int, typer.Option(help="Same seed, text and machine: same encoder.")] = 7,
@@ -32,8 +34,8 @@ def pretrain(
     with clear_errors():
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise ModelError(f"--out {out}: is there already; choose a directory that is not")
-        graded_on = read_unlabelled(leave_out or (), 5_000_000, seed, ())
-        texts = read_unlabelled(data, most, seed, graded_on)
+        graded_on = read_unlabelled(leave_out or (), 5_000_000, seed, (), text_column)
+        texts = read_unlabelled(data, most, seed, graded_on, text_column)
         try:
             from models.pretraining import PretrainSettings
             from models.pretraining import pretrain as train_further

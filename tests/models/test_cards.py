@@ -13,6 +13,7 @@ from models.errors import IntegrityError
 from models.lineage import Code, Parent
 from models.out_of_scope import Scope
 from models.releases import Base, Data, HeadEntry, Manifest
+from tests.models.filled import empty_graph
 
 DEV: dict[str, Any] = {
     "n": 120,
@@ -128,7 +129,7 @@ def test_names_from_data_cannot_shape_the_card(label: str, name: str) -> None:
 
 
 def test_the_card_is_hashed_with_its_release(tmp_path: Path) -> None:
-    (tmp_path / "model.onnx").write_bytes(b"graph")
+    (tmp_path / "model.onnx").write_bytes(empty_graph(b"graph"))
     (tmp_path / "tokenizer.json").write_bytes(b"{}")
     files = {name: releases.file_sha256(tmp_path / name) for name in ("model.onnx", "tokenizer.json")}
     manifest = with_card(tmp_path, make_manifest(files=files))

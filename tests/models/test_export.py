@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,12 +17,14 @@ from models import releases
 from models.classifier import Model
 from models.datasets import Example
 from models.errors import ExportMismatch
-from models.export import PARITY_TOLERANCE, compare, export_graph, held_out, make_release
+from models.export import PARITY_TOLERANCE, compare, export_graph, held_out, make_release, pass_golden
+from models.golden import read_golden
 from models.lessons import Lesson
 from models.lineage import this_code
 from models.padding import padded
-from models.runtimes import REFERENCE
-from models.runtimes.onnx import load_cpu
+from models.runtimes import REFERENCE, Runtime
+from models.runtimes.onnx import load_cpu, load_packed_cpu
+from models.runtimes.parity import EXACT
 from models.softmax import softmax
 from models.tasks import Task
 from models.train_settings import TrainSettings
@@ -70,6 +73,9 @@ def test_the_manifest_says_where_the_release_comes_from(tiny_release: Path, tiny
     assert manifest.metrics["parity"]["max_abs_logit_difference"] < PARITY_TOLERANCE
     assert manifest.metrics["parity"]["label_agreement"] == 1.0
     assert manifest.metrics["parity"]["packed"]["max_abs_logit_difference"] < PARITY_TOLERANCE
+    for found in (manifest.metrics["parity"], manifest.metrics["parity"]["packed"]):
+        assert (found["golden"]["texts"], found["golden"]["different_labels"]) == (16, 0.0)
+        assert found["golden"]["furthest_score"] < EXACT
     assert head.metrics["dev"]["n"] == 16
     assert 0 <= head.metrics["dev"]["macro_f1"] <= 1
 
@@ -130,6 +136,25 @@ def test_a_graph_that_is_not_the_checkpoint_is_refused(checkpoint: Checkpoint, t
     finally:
         with torch.no_grad():
             checkpoint.model.head.bias.zero_()
+
+
+@pytest.mark.parametrize("load", [load_cpu, load_packed_cpu])
+def test_a_graph_must_give_each_heads_labels_and_scores_of_the_golden_set(
+    joint_checkpoint: Checkpoint, joint_release: Path, load: Callable[[Path, int], Runtime]
+) -> None:
+    runtime, golden = load(joint_release, 1), read_golden(joint_release)
+    assert golden is not None
+    heads = [head.columns for head in joint_checkpoint.heads]
+    found = pass_golden(runtime, golden, heads)
+    assert (found["texts"], found["different_labels"]) == (len(golden.windows), 0.0)
+    logits = golden.logits.copy()
+    logits[3, 2:] = np.roll(logits[3, 2:], 1)  # of the second head, and one text is more than 0.5% of them
+    with pytest.raises(ExportMismatch, match=rf"{runtime.name}, gives another label for 4\.0% of the golden texts"):
+        pass_golden(runtime, golden._replace(logits=logits), heads)
+    logits = golden.logits.copy()
+    logits[3, 0] += 0.1
+    with pytest.raises(ExportMismatch, match=r"gives probabilities up to \S+ from the golden ones, allowed 0\.001"):
+        pass_golden(runtime, golden._replace(logits=logits), heads)
 
 
 def test_development_texts_out_of_scope_give_the_release_a_scope(

@@ -1,3 +1,4 @@
+import csv
 import io
 import json
 import subprocess
@@ -5,6 +6,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -18,6 +21,7 @@ from streams.model_commands import MAX_TEXT_BYTES, read_lines
 from tests.models.tiny import make_examples, make_money
 
 DataFile = Callable[[str, list[Example]], Path]
+RUNTIME = ["--runtime", "onnxruntime-fp32"]
 
 app = typer.Typer()
 for command in (model_commands.train, evaluate_command.evaluate, model_commands.classify):
@@ -135,6 +139,33 @@ def test_one_encoder_for_two_tasks(tiny_base: Path, data_file: DataFile, tmp_pat
     assert run.exit_code == 0, run.output
     assert "tone" in run.stdout
     assert "money" in run.stdout
+
+
+def test_data_of_any_format_whatever_their_columns_are_called(
+    tiny_base: Path, tiny_release: Path, tmp_path: Path
+) -> None:
+    """What `data convert` reads `train` and `evaluate` read, too: here CSV to learn from and Parquet to grade on."""
+    examples = make_examples(40)
+    with (tmp_path / "train.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("headline", "source", "tone"), *((one.text, "a", one.label) for one in examples)])
+    dev = {"headline": [one.text for one in examples], "tone": [one.label for one in examples], "source": ["b"] * 40}
+    pq.write_table(pa.table(dev), tmp_path / "dev.parquet")
+    table, graded = (str(tmp_path / name) for name in ("train.csv", "dev.parquet"))
+    columns = ["--text-column", "headline", "--label-column", "tone", "--json"]
+    quick = ["--base", str(tiny_base), "--epochs", "1", "--method", "head"]
+    run = CliRunner().invoke(app, ["train", "tone", "--data", table, "--dev", graded, *quick, *columns])
+    assert run.exit_code == 0, run.output
+    result = json.loads(run.stdout)
+    assert (result["labels"], result["rows"], result["metrics"]["dev"]["n"]) == (["bad", "good"], 40, 40)
+    known = ["--release", str(tiny_release), "--train", table, *RUNTIME]
+    run = CliRunner().invoke(app, ["evaluate", "tone", "--data", graded, *known, *columns])
+    assert run.exit_code == 0, run.output
+    found = json.loads(run.stdout)
+    assert found["n"] == 40
+    assert ("source", "b") in {(one["by"], one["value"]) for one in found["slices"]}
+    run = CliRunner().invoke(app, ["evaluate", "tone", "--data", graded, *known])
+    assert run.exit_code == 2
+    assert "dev.parquet: no column 'text'; there are: 'headline', 'tone', 'source'" in run.stderr.replace("\n", " ")
 
 
 def test_tables_for_people(tiny_release: Path, data_file: DataFile) -> None:

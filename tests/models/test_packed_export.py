@@ -6,15 +6,17 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import helper, numpy_helper
 
 from models import releases
 from models.errors import ExportMismatch
 from models.network import TextClassifier
-from models.packed_export import SHARED_FROM_BYTES, _share_weights, export_packed
+from models.packed_export import SHARED_FROM_BYTES, export_packed, share_weights
 from models.padding import padded
 from models.releases import MODEL, PACKED
 from models.runtimes.onnx import load_packed_cpu
 from models.training import Checkpoint
+from tests.models.filled import empty_graph
 
 MANY = [[2, *range(5, 5 + length), 3] for length in (1, 22, 3, 9, 1, 1, 17, 4, 20, 11)]
 
@@ -44,7 +46,22 @@ def test_the_weights_are_in_one_file_only(joint_release: Path) -> None:
 def test_a_weight_that_the_first_file_does_not_have_is_refused(joint_release: Path) -> None:
     graph = onnx.load(joint_release / PACKED)  # with its weights
     with pytest.raises(ExportMismatch, match=r"packed\.onnx: the weight \S+ is not in model\.onnx"):
-        _share_weights(graph, b"other bytes")
+        share_weights(graph, empty_graph(b"other bytes"))
+
+
+def test_each_weight_is_found_whatever_order_the_files_have_them_in() -> None:
+    rows = np.random.default_rng(1).standard_normal((40, SHARED_FROM_BYTES // 4)).astype(np.float32)
+    rows[7] = rows[3]  # one weight may stand for two
+    weights = [numpy_helper.from_array(row, f"w{number}") for number, row in enumerate(rows)]
+    model = helper.make_model(helper.make_graph([], "model", [], [], weights)).SerializeToString()
+    packed = helper.make_model(helper.make_graph([], "packed", [], [], weights[::-1]))
+    share_weights(packed, model)
+    for tensor in packed.graph.initializer:
+        told = {entry.key: entry.value for entry in tensor.external_data}
+        start, length = int(told["offset"]), int(told["length"])
+        found = np.frombuffer(model[start : start + length], np.float32)
+        np.testing.assert_array_equal(found, rows[int(tensor.name[1:])])
+        assert not tensor.raw_data
 
 
 def test_an_encoder_that_takes_no_positions_has_no_packed_graph(

@@ -13,7 +13,8 @@ from models import pulling, releases
 from models.errors import BadReference, IntegrityError, ModelError, RegistryUnavailable, ReleaseNotFound
 from models.pulling import LIMIT_S, cache, fetch, pull, pulled
 from models.registry import Registry, Version
-from tests.models.filled import fill
+from tests.models.filled import empty_graph, fill
+from tests.models.hostile_graphs import as_initializer, outside
 
 MIB = 1 << 20
 
@@ -68,6 +69,23 @@ def test_what_the_process_says_comes_back_as_an_error(version: Version, artefact
     assert list(cache().iterdir()) == []
 
 
+def test_a_registered_graph_that_points_outside_of_its_release_is_refused(registry: Registry, tmp_path: Path) -> None:
+    manifest = fill(tmp_path / "hostile")
+    (tmp_path / "hostile" / "model.onnx").write_bytes(as_initializer(outside()).SerializeToString())
+    sha256 = releases.file_sha256(tmp_path / "hostile" / "model.onnx")
+    manifest = manifest.model_copy(update={"files": manifest.files | {"model.onnx": sha256}})
+    releases.write_manifest(tmp_path / "hostile", manifest)
+    says = r"model\.onnx: the tensor 'weight' lies in the file '\.\./\.\./etc/passwd'"
+    with pytest.raises(IntegrityError, match=says):
+        registry.register(tmp_path / "hostile")
+    sha256 = releases.file_sha256(tmp_path / "hostile" / "manifest.json")
+    registry._upload(tmp_path / "hostile", manifest, sha256, ["risk"])  # as a registrar would that does not look
+    (version,) = registry.versions("risk")
+    with pytest.raises(IntegrityError, match=says):
+        pull(registry, version, cache())
+    assert list(cache().iterdir()) == []
+
+
 def test_a_registry_that_hangs_is_given_up(version: Version) -> None:
     with pytest.raises(RegistryUnavailable, match=r"models:/risk@champion has not come within 0\.01 s"):
         pulled("models:/risk@champion", limit_s=0.01)
@@ -86,7 +104,7 @@ def test_an_alias_means_what_it_means_now_and_the_cache_serves(
     fill(tmp_path / "two", days=1, model=b"better")
     (second,) = registry.register(tmp_path / "two")
     registry.set_alias(second, "champion")
-    assert (pull(registry, second, cache()) / "model.onnx").read_bytes() == b"better"
+    assert (pull(registry, second, cache()) / "model.onnx").read_bytes() == empty_graph(b"better")
     assert releases.verify(first).release == version.release
 
 
