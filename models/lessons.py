@@ -25,7 +25,8 @@ class Lesson:
     """A task and what it is learned from: checked examples, where they come from, and development data if there are.
 
     `soft_targets` [examples, labels] are a teacher's probabilities at temperature 1, their columns the labels, sorted.
-    With them an example's label may be empty: then only the teacher speaks of it.
+    With them an example's label may be empty: then only the teacher speaks of it. A row of zeros says that the teacher
+    does not speak of a labelled example. `weights` [examples], above 0, are how much each of them counts.
     Development examples labelled out of scope need no such label among the examples: they are strangers then.
     """
 
@@ -34,6 +35,7 @@ class Lesson:
     data_name: str
     dev_examples: Sequence[Example] | None = None
     soft_targets: Floats | None = None
+    weights: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Subject:
     examples: Sequence[Example]
     targets: Targets  # UNLABELLED where there is no label
     soft_targets: Floats | None
+    weights: Floats | None
     dev_examples: Sequence[Example]
     dev_targets: Targets
     strangers: Sequence[Example]  # of the development examples, those out of scope for which there is no label
@@ -81,6 +84,7 @@ def subjects_of(lessons: Sequence[Lesson], seed: int) -> list[Subject]:
             examples=[lesson.examples[row] for row in kept],
             targets=_targets(labels, [lesson.examples[row] for row in kept]),
             soft_targets=None if lesson.soft_targets is None else lesson.soft_targets[kept],
+            weights=None if lesson.weights is None else lesson.weights[kept],
             dev_examples=dev_examples,
             dev_targets=target_indices(labels, dev_examples),
             strangers=strangers,
@@ -93,8 +97,11 @@ def subjects_of(lessons: Sequence[Lesson], seed: int) -> list[Subject]:
 def with_variants(subject: Subject, settings: AugmentSettings, seed: int) -> Subject:
     """The subject, learned also from variants of its examples; what is held out stays as it is.
 
-    Raises BadDataset for a subject with a teacher's soft targets: the teacher has not seen the variants.
+    Raises BadDataset for a subject with a teacher's soft targets, as the teacher has not seen the variants, or with
+    weights, as nothing says what a variant counts.
     """
+    if subject.weights is not None:
+        raise BadDataset("augment: the examples have weights and their variants would have none: augment them first")
     if subject.soft_targets is not None:
         raise BadDataset("augment: a teacher scored the examples alone: augment the data first, then let it score them")
     variants = augment(subject.examples, settings, random.Random(seed))  # noqa: S311 - repeatable, nothing secret
@@ -103,6 +110,13 @@ def with_variants(subject: Subject, settings: AugmentSettings, seed: int) -> Sub
 
 
 def _refuse_what_does_not_fit(lesson: Lesson, labels: tuple[str, ...]) -> None:
+    weights = lesson.weights
+    if weights is not None and (
+        weights.shape != (len(lesson.examples),) or not 0 < weights.min() <= weights.max() < np.inf
+    ):
+        raise BadDataset(
+            f"{lesson.data_name}: weights must be a number above 0 for each of {len(lesson.examples)} examples"
+        )
     if lesson.soft_targets is None:
         if unlabelled := sum(not example.label for example in lesson.examples):
             raise BadDataset(f"{lesson.data_name}: {unlabelled} examples have no label, and no teacher speaks of them")
@@ -110,7 +124,8 @@ def _refuse_what_does_not_fit(lesson: Lesson, labels: tuple[str, ...]) -> None:
     found, expected = lesson.soft_targets.shape, (len(lesson.examples), len(labels))
     if found != expected:
         raise BadDataset(f"{lesson.data_name}: soft targets of shape {found}, expected [examples, labels] {expected}")
-    if not np.allclose(lesson.soft_targets.sum(axis=1), 1, atol=1e-3) or lesson.soft_targets.min() < 0:
+    sums, labelled = lesson.soft_targets.sum(axis=1), np.array([bool(example.label) for example in lesson.examples])
+    if not np.all(np.isclose(sums, 1, atol=1e-3) | (labelled & (sums == 0))) or lesson.soft_targets.min() < 0:
         raise BadDataset(f"{lesson.data_name}: soft targets must be probabilities: each row adds up to 1")
 
 

@@ -23,6 +23,7 @@ LAYER = re.compile(r"\.(?:layers?|h|blocks?)\.(\d+)\.")  # where in an encoder's
 Forward = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # ids and mask [n, t] to rows [n, width]
 
 CENTROID_LOGIT = 10.0  # of a text that lies where its label's centroid does
+SHRINKAGE = 0.1  # of a covariance of few vectors towards one that is the same in all directions
 
 
 class TextClassifier(torch.nn.Module):
@@ -89,18 +90,19 @@ def load_encoder(folder: Path, max_tokens: int) -> Any:
         )
     except (OSError, ValueError, KeyError) as error:
         raise BadBase(f"base: {folder}: cannot be loaded: {error}") from error
-    readable = readable_tokens(config.to_dict())
-    if readable is not None and readable < max_tokens:
-        raise BadBase(f"base: {folder} reads {readable} tokens at most, and the task's max_tokens is {max_tokens}")
+    require_reading(folder, config.to_dict(), max_tokens)
     return encoder
 
 
-def load_network(folder: Path, columns: int, max_tokens: int, settings: TrainSettings) -> TextClassifier:
-    """A base encoder under new heads, what the method does not teach frozen.
+def require_reading(folder: Path, config: Mapping[str, Any], max_tokens: int) -> None:
+    """Raises BadBase for an encoder of this configuration that reads fewer than `max_tokens`."""
+    readable = readable_tokens(config)
+    if readable is not None and readable < max_tokens:
+        raise BadBase(f"base: {folder} reads {readable} tokens at most, and the task's max_tokens is {max_tokens}")
 
-    Raises BadBase for an encoder that cannot be loaded or reads fewer than `max_tokens`, MissingExtra for no peft.
-    """
-    encoder = load_encoder(folder, max_tokens)
+
+def network_on(encoder: Any, columns: int, settings: TrainSettings) -> TextClassifier:
+    """An encoder under new heads, what the method does not teach frozen. Raises MissingExtra for no peft."""
     module = _with_adapters(encoder, settings.lora_rank) if settings.method == "lora" else encoder
     network = TextClassifier(module, encoder.config.hidden_size, columns, settings.dropout)
     if settings.method == "head" and not settings.contrast_epochs:
@@ -176,6 +178,37 @@ def set_head_to_centroids(
                 centroid = torch.nn.functional.normalize(its.mean(dim=0), dim=0)
                 network.head.weight[columns.start + label] = scale * centroid
                 network.head.bias[columns.start + label] = 0.0
+
+
+def imprint(
+    network: TextClassifier, columns: slice, new: Sequence[int], vectors: torch.Tensor, targets: torch.Tensor
+) -> None:
+    """Start the `new` labels of a head that knows its others, from the mean vector of each.
+
+    A row is imprinted (Qi, Brown and Lowe 2018), along Fisher's discriminant (1936): where its label's mean is far from
+    that of the known labels' vectors for how much those vary. A plain mean would lie where the known labels differ, and
+    take their texts. The row is as long as the known ones; its bias lies halfway between what its own texts and what
+    the known labels' texts need for it to win. `vectors` [n, hidden]; `targets` [n], negative without label. A new
+    label without a vector keeps its random row.
+    """
+    weight, bias = network.head.weight[columns], network.head.bias[columns]
+    with torch.no_grad():
+        known = torch.tensor([label not in new for label in range(len(bias))], device=weight.device)
+        told = vectors[(targets >= 0) & known[targets.clamp(min=0)]]
+        size, middle = weight[known].norm(dim=1).mean(), told.mean(dim=0)
+        spread = (told - middle).T @ (told - middle) / len(told)  # [hidden, hidden]
+        spread += SHRINKAGE * spread.diagonal().mean() * torch.eye(len(spread), device=spread.device)
+
+        def needed(its: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
+            return ((its @ weight[known].T + bias[known]).amax(dim=1) - its @ row).mean()
+
+        for label in new:
+            its = vectors[targets == label]
+            if len(its):
+                direction = torch.linalg.solve(spread, its.mean(dim=0) - middle)
+                row = size * torch.nn.functional.normalize(direction, dim=0)
+                network.head.weight[columns.start + label] = row
+                network.head.bias[columns.start + label] = (needed(its, row) + needed(told, row)) / 2
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,17 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             "a larger encoder that is to teach a small one: all of it learns, slowly",
             {"epochs": 5, "learning_rate": 4e-5, "head_learning_rate": 1e-3},
         ),
+        "continue": Recipe(
+            "goes on from a release: small steps, what it knew stays, labels new to it start from their texts",
+            {
+                "epochs": 4,
+                "learning_rate": 1e-4,
+                "head_learning_rate": 1e-3,
+                "layer_decay": 0.9,
+                "head_start": "centroids",
+                "patience": 2,
+            },
+        ),
         "quick": Recipe("a first look, in a minute", {"epochs": 4, "learning_rate": 4e-4}),
         "lora": Recipe("low-rank adapters learn, merged at the end", {"method": "lora"}),
         "head": Recipe("the head alone learns: a baseline, in seconds", {"method": "head"}),

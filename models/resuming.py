@@ -36,13 +36,14 @@ class Run:
     best_weights: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
-def fingerprint(lessons: Sequence[Lesson], settings: TrainSettings, base_sha256: str) -> str:
+def fingerprint(lessons: Sequence[Lesson], settings: TrainSettings, origin_sha256: str) -> str:
     """SHA-256 over all that decides what a run gives: a state goes on only in the run it was made by."""
-    parts: list[Any] = [settings.model_dump(), base_sha256, torch.__version__]
+    parts: list[Any] = [settings.model_dump(), origin_sha256, torch.__version__]
     for lesson in lessons:
         dev = data_hash(lesson.dev_examples) if lesson.dev_examples else None
         soft = None if lesson.soft_targets is None else hashlib.sha256(lesson.soft_targets.tobytes()).hexdigest()
-        parts.append([lesson.task.model_dump(), data_hash(lesson.examples), dev, soft])
+        weights = None if lesson.weights is None else hashlib.sha256(lesson.weights.tobytes()).hexdigest()
+        parts.append([lesson.task.model_dump(), data_hash(lesson.examples), dev, soft, weights])
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -22,6 +22,7 @@ CODE = (
     "lessons.py",
     "losses.py",
     "network.py",
+    "origins.py",
     "padding.py",
     "schedule.py",
     "train_settings.py",

@@ -28,6 +28,9 @@ class TrainSettings(BaseModel):
 
     method: Method = Field(default="full", description="all weights learn, or low-rank adapters, or the head alone")
     base: str | None = Field(default=None, description="instead of the task's base encoder")
+    start: str | None = Field(
+        default=None, min_length=1, description="a release to go on from, its heads included, instead of a base encoder"
+    )
     max_tokens: int | None = Field(default=None, ge=4, le=8192, description="instead of the task's")
     long_texts: LongTexts = Field(
         default="first", description="of a text's windows: learn the first, a random one each epoch, or all"
@@ -44,7 +47,10 @@ class TrainSettings(BaseModel):
     warmup: float = Field(default=0.1, ge=0, le=1, description="share of the steps the learning rate rises in")
     weight_decay: float = Field(default=0.01, ge=0, le=1)
     dropout: float = Field(default=0.1, ge=0, lt=1)
-    head_start: HeadStart = Field(default="random", description="centroids: from the mean vector of each label's texts")
+    head_start: HeadStart = Field(
+        default="random",
+        description="centroids: from the mean vector of each label's texts; with start, of labels new to it",
+    )
     learn_embeddings: bool = Field(default=False, description="full only; twice the time for a step on a CPU")
     lora_rank: int = Field(default=16, ge=1, le=512)
 
@@ -77,6 +83,8 @@ class TrainSettings(BaseModel):
 
     @model_validator(mode="after")
     def _knobs_that_agree(self) -> "TrainSettings":
+        if self.start and self.base:
+            raise ValueError("start: a release brings its own encoder; leave base out")
         if self.method == "head" and self.fgm_epsilon:
             raise ValueError("fgm_epsilon: with method head no gradient reaches the embeddings; choose full or lora")
         if self.method != "full" and self.learn_embeddings:

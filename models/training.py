@@ -5,7 +5,8 @@ lora   low-rank adapters learn (peft), merged into the weights at the end
 head   only the classification heads learn; every text passes the encoder once
 
 With `contrast_epochs` the encoder first learns to put texts of a label together, as SetFit does (Tunstall et al. 2022):
-for few examples. Only this module, `network`, `losses`, `resuming` and the exporting ones import torch.
+for few examples. With `start` it goes on from a release: its encoder, and the rows of its heads' labels. Only this
+module, `origins`, `network`, `losses`, `resuming` and the exporting ones import torch.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,25 +19,27 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from models.bases import base_folder, identify
+from models.bases import base_folder
 from models.classifier import pad_id
 from models.curves import Curves, Together
 from models.datasets import Example, data_hash, imbalance
 from models.held_out import held_out_f1, held_out_temperature
-from models.lessons import UNLABELLED, Lesson, Subject, base_of, subjects_of, with_variants
+from models.lessons import UNLABELLED, Lesson, Subject, subjects_of, with_variants
 from models.losses import adversarial_step, classification_loss, contrastive_loss, distillation_loss
 from models.network import (
     Feed,
     TextClassifier,
+    imprint,
     learned_weights,
-    load_network,
     load_tokenizer,
     merge_adapters,
+    network_on,
     parameter_groups,
     set_head_to_centroids,
     set_learned_weights,
     set_learning_rates,
 )
+from models.origins import Origin, origin_of
 from models.releases import Base, Data
 from models.resuming import SAVE_EVERY_S, Keeper, fingerprint
 from models.schedule import (
@@ -97,6 +100,7 @@ class _Matter:
     text_of: list[int]  # of each window, its text
     held_out: TextWindows
     class_weights: torch.Tensor  # [labels]
+    new_labels: list[int] | None  # to the head that the network begins with; None: it begins with none
 
 
 def train(  # noqa: C901 - one flat loop, read from top to bottom
@@ -116,7 +120,6 @@ def train(  # noqa: C901 - one flat loop, read from top to bottom
     begun again with the same `state_folder`, where its state is saved every `save_every_s`.
     Raises BadBase, BadDataset, BadTask, MissingExtra.
     """
-    base_name = settings.base or base_of(lessons)
     max_tokens = settings.max_tokens or max(lesson.task.max_tokens for lesson in lessons)
     subjects = subjects_of(lessons, settings.split_seed)
     if settings.augment:
@@ -128,15 +131,15 @@ def train(  # noqa: C901 - one flat loop, read from top to bottom
     curves = curves or Together()
 
     # The network, and its texts as windows of token ids.
-    folder = base_folder(base_name)
-    tokenizer = load_tokenizer(folder)
-    network = load_network(folder, subjects[-1].columns.stop, max_tokens, settings)
-    base = identify(base_name, folder)
+    origin = origin_of(settings, lessons, max_tokens)
+    tokenizer = origin.tokenizer
+    network = network_on(origin.encoder, subjects[-1].columns.stop, settings)
+    origin.fill(network, [lesson.task.name for lesson in lessons], subjects)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network.to(device)
     feed = Feed(pad_id(tokenizer), device, settings.precision)
     matters = [
-        _matter(lesson, subject, tokenizer, max_tokens, settings, device)
+        _matter(lesson, subject, origin, max_tokens, settings, device)
         for lesson, subject in zip(lessons, subjects, strict=True)
     ]
 
@@ -145,7 +148,7 @@ def train(  # noqa: C901 - one flat loop, read from top to bottom
     contrast_steps = contrasts * len(_groups(1, matters, settings))
     steps = contrast_steps + epochs * len(_groups(contrasts + 1, matters, settings))
     optimizer = torch.optim.AdamW(parameter_groups(network, settings), fused=True)
-    keeper = Keeper(state_folder, fingerprint(lessons, settings, base.sha256), save_every_s)
+    keeper = Keeper(state_folder, fingerprint(lessons, settings, origin.sha256), save_every_s)
     run = keeper.restore(network, optimizer)
     if run.step:
         progress("goes on where it was cut off", run.step, steps)
@@ -205,7 +208,7 @@ def train(  # noqa: C901 - one flat loop, read from top to bottom
         heads=tuple(_trained(*each) for each in zip(lessons, graded, strict=True)),
         max_tokens=max_tokens,
         settings=settings,
-        base=base,
+        base=origin.base,
         best_epoch=run.best_epoch,
     )
 
@@ -225,15 +228,16 @@ def token_lengths(base: str, texts: Sequence[str]) -> list[int]:
 def _matter(
     lesson: Lesson,
     subject: Subject,
-    tokenizer: Tokenizer,
+    origin: Origin,
     max_tokens: int,
     settings: TrainSettings,
     device: torch.device,
 ) -> _Matter:
-    learned = windows_of(tokenizer, subject.texts, max_tokens)
-    held_out = windows_of(tokenizer, subject.dev_texts, max_tokens)
+    learned = windows_of(origin.tokenizer, subject.texts, max_tokens)
+    held_out = windows_of(origin.tokenizer, subject.dev_texts, max_tokens)
     weights = _class_weights(subject, settings).to(device)
-    return _Matter(subject, lesson.task, learned, learned.texts, held_out, weights)
+    new_labels = origin.new_labels(lesson.task.name, subject.labels)
+    return _Matter(subject, lesson.task, learned, learned.texts, held_out, weights, new_labels)
 
 
 def _groups(epoch: int, matters: Sequence[_Matter], settings: TrainSettings) -> list[Sequence[tuple[int, list[int]]]]:
@@ -260,15 +264,19 @@ def _begin_to_classify(
     settings: TrainSettings,
 ) -> list[torch.Tensor] | None:
     """What follows from the encoder as it is when the heads begin to learn: their start, and vectors kept for them."""
-    head_only, from_centroids = settings.method == "head", settings.head_start == "centroids"
-    if not (head_only or (from_centroids and first_time)):
+    head_only, to_place = settings.method == "head", any(its.new_labels != [] for its in matters)
+    from_centroids = settings.head_start == "centroids" and first_time and to_place
+    if not (head_only or from_centroids):
         return None
     network.eval()
     vectors = [feed.infer(network.pooled, its.learned.ids) for its in matters]
-    if from_centroids and first_time:
+    if from_centroids:
         for matter, its in zip(matters, vectors, strict=True):
             targets = torch.from_numpy(matter.subject.targets[matter.text_of]).to(feed.device)
-            set_head_to_centroids(network, matter.subject.columns, its, targets)
+            if matter.new_labels is None:
+                set_head_to_centroids(network, matter.subject.columns, its, targets)
+            else:
+                imprint(network, matter.subject.columns, matter.new_labels, its, targets)
     return vectors if head_only else None
 
 
@@ -326,7 +334,10 @@ def _classification_loss(
     if subject.soft_targets is not None:
         teacher = torch.from_numpy(subject.soft_targets[texts]).to(logits.device)
         taught = distillation_loss(logits, teacher, settings.distill_temperature)
-        losses = torch.lerp(losses, taught, settings.distill_weight).where(targets != UNLABELLED, taught)
+        weight = settings.distill_weight * (teacher.sum(dim=1) > 0)  # a row of zeros: the teacher does not speak of it
+        losses = torch.lerp(losses, taught, weight).where(targets != UNLABELLED, taught)
+    if subject.weights is not None:
+        losses = losses * torch.from_numpy(subject.weights[texts]).to(logits.device)
     return losses.mean()
 
 

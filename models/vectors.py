@@ -8,7 +8,7 @@ import torch
 
 from models.bases import base_folder
 from models.classifier import pad_id
-from models.network import Feed, load_network, load_tokenizer
+from models.network import Feed, load_encoder, load_tokenizer, network_on
 from models.tasks import PACKAGED_BASE
 from models.train_settings import TrainSettings
 from models.training import encode
@@ -23,7 +23,7 @@ def text_vectors(
     """The mean vector [n, width] of each text's first MAX_TOKENS tokens. Raises BadBase for an encoder that is none."""
     folder = base_folder(base)
     tokenizer = load_tokenizer(folder)
-    network = load_network(folder, 1, MAX_TOKENS, TrainSettings(method="head")).eval()
+    network = network_on(load_encoder(folder, MAX_TOKENS), 1, TrainSettings(method="head")).eval()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network.to(device)
     feed = Feed(pad_id(tokenizer), device, "auto")

@@ -59,7 +59,9 @@ def train(
     seed: Annotated[int, typer.Option(help="Same seed, data and machine: same model.")] = 7,
     seeds: Annotated[int, typer.Option(min=1, max=100, help="Train with so many, publish the best on --dev.")] = 1,
     curves: Annotated[Path | None, typer.Option(help="Directory for TensorBoard event files.")] = None,
-    parent: Annotated[str | None, typer.Option(help="The release it is to replace: goes on record.")] = None,
+    parent: Annotated[
+        str | None, typer.Option(help="The release it is to replace, on record; default: knob start.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Directory to become the release; default: with the others.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -81,7 +83,6 @@ def train(
         ]
         if unlabelled and not teacher:
             raise ModelError(f"--unlabelled {unlabelled[0]}: nobody speaks of its texts without a --teacher")
-        replaced = releases.as_parent(releases.find_release(lessons[0].task.name, parent)) if parent else None
         try:
             from models.export import make_release
             from models.seeds import train_seeds
@@ -99,6 +100,8 @@ def train(
         given = {name: value for name, value in given.items() if value is not None}
         settings, chosen = settings_for(first.task, recipe, given, look)
         print(f"recipe {chosen.recipe}: {chosen.why}", file=sys.stderr)
+        before = parent or settings.start
+        replaced = releases.as_parent(releases.find_release(first.task.name, before)) if before else None
         with ExitStack() as opened, progress_bar() as progress:
             if teacher:
                 more = Unlabelled(unlabelled or (), most_unlabelled, text_column)

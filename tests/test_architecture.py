@@ -20,6 +20,7 @@ HALF = (
     "network",
     "losses",
     "resuming",
+    "origins",
     "pretraining",
     "export",
     "packed_export",

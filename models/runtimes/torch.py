@@ -69,8 +69,11 @@ def load_cuda(directory: Path, slots: int) -> TorchRuntime:
     return TorchRuntime("torch-cuda-bf16", "cuda", slots, model.to("cuda"))
 
 
-def source(directory: Path) -> "TextClassifier":
-    """The trained model in float32, built anew from a release in float32 or float16. Raises RuntimeUnavailable."""
+def source(directory: Path, attention: str = "sdpa") -> "TextClassifier":
+    """The trained model in float32, built anew from a release in float32 or float16.
+
+    `attention` is how transformers computes it: fused to serve fast, "eager" to export. Raises RuntimeUnavailable.
+    """
     try:
         import onnx  # noqa: F401 - read_weights needs it: say so before the slow imports
         import torch
@@ -87,7 +90,7 @@ def source(directory: Path) -> "TextClassifier":
     columns, hidden = weights["head.weight"].shape
     config = AutoConfig.from_pretrained(directory)
     try:
-        encoder: Any = AutoModel.from_config(config, attn_implementation="sdpa")
+        encoder: Any = AutoModel.from_config(config, attn_implementation=attention)
     except ValueError:  # such as MPNet, whose relative positions are added to what fused attention never shows
         encoder = AutoModel.from_config(config, attn_implementation="eager")
     model = TextClassifier(encoder, hidden, columns, dropout=0.0)

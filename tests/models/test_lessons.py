@@ -3,9 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from models.augmentation import AugmentSettings
 from models.datasets import Example
 from models.errors import BadDataset, BadTask
-from models.lessons import UNLABELLED, Lesson, base_of, subjects_of
+from models.lessons import UNLABELLED, Lesson, base_of, subjects_of, with_variants
 from models.tasks import Task
 from tests.models.tiny import make_examples, make_money
 
@@ -80,3 +81,29 @@ def test_development_texts_out_of_scope_are_strangers_where_no_label_stands_for_
     (subject,) = subjects_of([Lesson(TONE, known, "tone", dev[:3])], seed=7)
     assert (subject.labels, subject.strangers) == (("bad", "good", "oos"), [])
     assert subject.dev_texts == ["x", "weather", "y"]
+
+
+def test_weights_stay_with_their_examples_and_must_be_above_zero() -> None:
+    weights = np.arange(1, 61, dtype=np.float32)
+    lesson = Lesson(TONE, make_examples(60), "tone", weights=weights)
+    (tone,) = subjects_of([lesson], seed=7)
+    weight_of = dict(zip((one.text for one in lesson.examples), weights, strict=True))
+    assert tone.weights is not None
+    assert tone.weights.tolist() == [weight_of[text] for text in tone.texts]
+    with pytest.raises(BadDataset, match="their variants would have none"):
+        with_variants(tone, AugmentSettings(), 7)
+    for wrong in (weights[:-1], weights - 1, weights * np.inf, weights * np.nan):
+        with pytest.raises(BadDataset, match="a number above 0 for each of 60 examples"):
+            subjects_of([replace(lesson, weights=wrong)], seed=7)
+
+
+def test_a_teacher_may_say_nothing_of_what_has_a_label() -> None:
+    soft = np.full((60, 2), 0.5, np.float32)
+    soft[7] = 0.0
+    examples = make_examples(60)
+    (tone,) = subjects_of([Lesson(TONE, examples, "tone", examples, soft)], seed=7)
+    assert tone.soft_targets is not None
+    assert tone.soft_targets[7].tolist() == [0.0, 0.0]
+    examples[7] = Example("nobody speaks of it", "")
+    with pytest.raises(BadDataset, match="each row adds up to 1"):
+        subjects_of([Lesson(TONE, examples, "tone", make_examples(10), soft)], seed=7)

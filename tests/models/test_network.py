@@ -3,7 +3,14 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
-from models.network import Feed, TextClassifier, parameter_groups, set_head_to_centroids, set_learning_rates
+from models.network import (
+    Feed,
+    TextClassifier,
+    imprint,
+    parameter_groups,
+    set_head_to_centroids,
+    set_learning_rates,
+)
 from models.train_settings import TrainSettings
 
 
@@ -52,6 +59,19 @@ def test_a_head_that_starts_from_centroids_knows_its_labels(network: TextClassif
     assert (logits[:, :3].argmax(dim=1) == targets).all()
     assert torch.equal(network.head.weight[:1], before)  # another task's
     assert 5 < logits[:, :3].max(dim=1).values.mean() < 11
+
+
+def test_an_imprinted_label_takes_its_own_texts_and_leaves_the_others_theirs(network: TextClassifier) -> None:
+    torch.manual_seed(4)
+    directions, targets = torch.randn(4, 16), torch.arange(80) % 4
+    vectors = directions[targets] * 5 + torch.randn(80, 16) * 0.3
+    columns = slice(1, 5)
+    set_head_to_centroids(network, columns, vectors, torch.where(targets < 3, targets, -1))
+    before = network.head.weight[:4].clone()
+    few = (targets < 3) | (torch.arange(80) < 20)  # five examples of the new label
+    imprint(network, columns, [3], vectors[few], targets[few])
+    assert (network.head(vectors)[:, columns].argmax(dim=1) == targets).all()
+    assert torch.equal(network.head.weight[:4], before)
 
 
 def test_inference_keeps_the_order_and_pads_without_a_trace(network: TextClassifier) -> None:

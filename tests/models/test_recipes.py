@@ -68,7 +68,7 @@ def test_who_sets_a_knob_last() -> None:
     ("recipe", "given", "message"),
     [
         ("magic", {}, "recipe 'magic': no such recipe; there are: standard, few-shot, long"),
-        ("quick", {"epochz": 3}, "recipe quick: epochz: no such knob; there are: method, base, max_tokens"),
+        ("quick", {"epochz": 3}, "recipe quick: epochz: no such knob; there are: method, base, start, max_tokens"),
         ("quick", {"epochs": "many"}, "recipe quick: epochs: .*valid integer.*, found 'many'"),
         ("quick", {"layer_decay": 0}, "recipe quick: layer_decay: .*greater than 0, found 0"),
         ("robust", {"method": "head"}, "recipe robust: .*fgm_epsilon: with method head no gradient reaches"),
