@@ -26,6 +26,7 @@ from streams.evidence import AlertEvidence
 from streams.exits import end_process, guarded
 from streams.grants import grants, require_access
 from streams.intake import Intake
+from streams.learning.rollout import Rollout, prepare
 from streams.live import Loaded
 from streams.pipeline import SourcePipeline
 from streams.publishing import Publisher
@@ -81,10 +82,12 @@ def build_worker(settings: Settings, models: Sequence[Loaded]) -> Worker:
     topics = {name: getattr(settings.topics, name) for name in OUTPUT_TOPICS}
     broker = settings.broker
     publisher = Publisher(librdkafka_config(broker), topics, broker.delivery_timeout_s, who(broker))
-    scorers = [Scorer(one, _bounds(settings)) for one in models]
+    scorer = functools.partial(Scorer, bounds=_bounds(settings))
+    scorers = [scorer(one) for one in models]
     slots = max(one.model.slots for one in models)
     device = Device(scorers, slots, hang_s=settings.models.hang_s, hold_limit_s=settings.models.hold_limit_s)
     loops: dict[str, Loop] = {"device": device.run}
+    pipelines: dict[str, SourcePipeline] = {}
 
     def finish(one: Slice) -> None:
         one.finish(cast(SliceConsumer, app.consumer))
@@ -102,12 +105,15 @@ def build_worker(settings: Settings, models: Sequence[Loaded]) -> Worker:
             Room(settings.batching.max_slices_in_flight, settings.intake.max_expanded_batch_mib * MIB),
             finish,
             source.shed_after_s,
-            AlertEvidence(its, patience_s) if patience_s else None,
+            AlertEvidence(patience_s) if patience_s else None,
         )
+        pipelines[name] = pipeline
         loops[f"source-{name}"] = pipeline.run
         _add_agent(app, source.topic, f"source-{name}", pipeline, broker)
     if settings.watches_surges:
         _add_agent(app, settings.topics.observations, "surges", SurgePipeline(settings, publisher, finish), broker)
+    rollout = Rollout(settings, device, pipelines, scorers, scorer, functools.partial(prepare, settings))
+    loops["releases"] = rollout.run
 
     def troubled() -> bool:
         return publisher.troubled(_TROUBLE_S) or (app.started and not cast(SliceConsumer, app.consumer).is_member())

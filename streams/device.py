@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 from streams.batching import Batch
@@ -71,20 +71,32 @@ class Device:
         hold_limit_s: float = 900.0,
         tick_s: float = 0.5,
     ) -> None:
-        self._scorers = scorers
+        self._scorers: dict[int, Scorer] = {}
+        self._numbers = count()
         self._least_slots = self._slots = slots
         self._clock = clock
         self._hang_s, self._hold_limit_s, self._tick_s = hang_s, hold_limit_s, tick_s
         self._model = ThreadPoolExecutor(slots, thread_name_prefix="model")
         self._tokeniser = ThreadPoolExecutor(1, thread_name_prefix="tokeniser")
-        self._probes = ThreadPoolExecutor(2 * len(scorers), thread_name_prefix="probe")  # if one hangs, others go on
+        # If one hangs, others go on; while releases are swapped there are more scorers than now.
+        self._probes = ThreadPoolExecutor(4 * len(scorers), thread_name_prefix="probe")
         self._turns: Turns[_Key] = Turns()
         self._runs: dict[asyncio.Future[Ran], _Run] = {}  # in the order of their start
         self.batches_run = 0
         self._alarm: asyncio.TimerHandle | None = None
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         for scorer in scorers:
-            scorer.attach(self._tokeniser, self._dispatch)
+            self.add(scorer)
+
+    def add(self, scorer: Scorer) -> None:
+        """Let one more scorer share the device."""
+        self._scorers[next(self._numbers)] = scorer
+        scorer.attach(self._tokeniser, self._dispatch)
+        self._follow()
+
+    def retire(self, scorer: Scorer) -> None:
+        """Let a scorer go as soon as no slice counts on it; until then its texts are scored as ever."""
+        scorer.retired = True
 
     async def run(self) -> None:
         """Watch over runs and models, and fail when one of them is past help. Batches start as texts arrive and end.
@@ -101,11 +113,11 @@ class Device:
     @property
     def holding(self) -> bool:
         """Whether the texts of some model wait because nothing can run it."""
-        return any(scorer.ladder.holding for scorer in self._scorers)
+        return any(scorer.ladder.holding for scorer in self._scorers.values())
 
     def report(self) -> dict[str, dict[str, Any]]:
         """What `/ready` says of each model."""
-        return {scorer.name: scorer.ladder.report() for scorer in self._scorers}
+        return {scorer.name: scorer.ladder.report() for scorer in self._scorers.values() if not scorer.retired}
 
     def close(self) -> None:
         """Start nothing more, and let the threads end once they are idle."""
@@ -134,7 +146,7 @@ class Device:
 
     def _candidates(self, now_s: float) -> Iterator[Candidate[_Key]]:
         """The lanes with a batch to run now."""
-        for index, scorer in enumerate(self._scorers):
+        for index, scorer in self._scorers.items():
             if scorer.ladder.holding:
                 continue
             patience_s = scorer.patience_s()
@@ -146,14 +158,14 @@ class Device:
         """Whether a whole batch waits: then it may be handed over before a thread is free."""
         return any(
             scorer.pace.fills(len(scorer.batcher), scorer.batcher.tokens)
-            for scorer in self._scorers
+            for scorer in self._scorers.values()
             if not scorer.ladder.holding
         )
 
     def _sleep(self, now_s: float) -> None:
         due_s = [
             queue.oldest_s + scorer.patience_s() - now_s
-            for scorer in self._scorers
+            for scorer in self._scorers.values()
             if not scorer.ladder.holding
             for queue in scorer.batcher.lanes
             if len(queue)
@@ -194,12 +206,19 @@ class Device:
             if run.ticks * self._tick_s > granted_s:
                 texts = len(run.batch.items)
                 self._fail(ModelHung(f"{run.scorer.name}: {run.way} hangs: {texts} texts for {granted_s:.0f} s"))
-        for scorer in self._scorers:
+        self._let_go()
+        for scorer in self._scorers.values():
             scorer.ladder.watch()
             self._care(scorer)
             if scorer.ladder.held_s() > self._hold_limit_s:
                 limit = f"models.hold_limit_s = {self._hold_limit_s:g}"
                 self._fail(ModelBroken(f"{scorer.name}: nothing could run the model for {limit}"))
+
+    def _let_go(self) -> None:
+        """Of what is retired and done. On a thread: giving a model's memory back takes a while."""
+        for number in [number for number, one in self._scorers.items() if one.retired and not one.users]:
+            last = [self._scorers.pop(number)]
+            self._probes.submit(last.clear)
 
     def _granted_s(self, run: _Run) -> float:
         """How long a run may take: far longer than what it costs, and never longer than the limit."""
@@ -225,7 +244,7 @@ class Device:
 
     def _follow(self) -> None:
         """As many threads as what serves now can use, and on with the texts that wait."""
-        slots = max(self._least_slots, *(scorer.ladder.slots for scorer in self._scorers))
+        slots = max(self._least_slots, *(scorer.ladder.slots for scorer in self._scorers.values()))
         if slots != self._slots:
             self._model.shutdown(wait=False)  # it ends what it was given
             self._slots, self._model = slots, ThreadPoolExecutor(slots, thread_name_prefix="model")

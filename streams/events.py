@@ -205,13 +205,35 @@ class Feedback(TypedDict):
     note: NotRequired[Annotated[str, Field(max_length=4000)]]
 
 
-class Release(TypedDict):
-    """Which release serves a task from now on."""
+class ReleaseRef(TypedDict):
+    """A release, where it is found, and the hash that says whether it is the one that was meant."""
 
-    task: str
-    release: str
+    reference: Annotated[
+        str, Field(min_length=1, max_length=4096, description="models:/TASK/VERSION, a release id, or a directory")
+    ]
+    release: Annotated[str, Field(min_length=1, max_length=500)]
+    sha256: Annotated[
+        str, Field(pattern=r"^[0-9a-f]{64}$", description="of its manifest, which has those of all files")
+    ]
+
+
+ReleaseRole = Literal["champion", "challenger"]
+ReleaseMode = Literal["serve", "shadow", "canary"]
+
+
+class Release(ReleaseRef):
+    """Which release a task has in a role from now on. The record's key is task/role; a null value ends the role."""
+
+    task: Annotated[str, Field(min_length=1, max_length=200)]
+    role: ReleaseRole
+    mode: Annotated[
+        ReleaseMode,
+        Field(description="a champion serves; a challenger scores beside it (shadow) or a share of the keys (canary)"),
+    ]
+    share: Annotated[float, Field(ge=0, le=1, description="of the events, by the hash of their key")]
     promoted_at: str
-    promoted_by: NotRequired[str]
+    promoted_by: Annotated[str, Field(max_length=500)]
+    previous: Annotated[ReleaseRef | None, Field(description="what had the role before: a rollback goes there")]
 
 
 class DeadLetter(TypedDict):

@@ -32,31 +32,36 @@ class AlertEvidence:
     """Explains the alerts of one source.
 
     Args:
-        scorers: which together serve the source's tasks.
         patience_s: how long the alerts of one slice may wait for their words.
         clock: monotonic seconds.
     """
 
-    def __init__(
-        self, scorers: Sequence[Scorer], patience_s: float, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._scorers = {served.name: scorer for scorer in scorers for served in scorer.loaded.served}
+    def __init__(self, patience_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._patience_s = patience_s
         self._clock = clock
 
-    async def added(self, outputs: Sequence[Output], verdicts: Sequence[Event | Rejected]) -> Sequence[Output]:
-        """The outputs of a slice in their order, its alerts with the words they rest on as far as there is time."""
+    async def added(
+        self, outputs: Sequence[Output], verdicts: Sequence[Event | Rejected], scorers: Sequence[Scorer]
+    ) -> Sequence[Output]:
+        """The outputs of a slice in their order, its alerts with the words they rest on as far as there is time.
+
+        Explained is by the scorer that raised the alert, one of `scorers`.
+        """
         if not any(output.name == "alerts" for output in outputs):
             return outputs
         texts = {verdict.at.offset: verdict.text for verdict in verdicts if isinstance(verdict, Event)}
+        by_release = {(served.name, served.release): one for one in scorers for served in one.loaded.served}
         until_s = self._clock() + self._patience_s
         return [
-            await self._with_words(output, texts, until_s) if output.name == "alerts" else output for output in outputs
+            await self._with_words(output, texts, by_release, until_s) if output.name == "alerts" else output
+            for output in outputs
         ]
 
-    async def _with_words(self, output: Output, texts: Mapping[int, str], until_s: float) -> Output:
+    async def _with_words(
+        self, output: Output, texts: Mapping[int, str], scorers: Mapping[tuple[str, str], Scorer], until_s: float
+    ) -> Output:
         alert: Any = output.value
-        scorer, left_s = self._scorers[alert["task"]], until_s - self._clock()
+        scorer, left_s = scorers[alert["task"], alert["release"]], until_s - self._clock()
         if left_s <= 0 or not scorer.idle:
             return output
         try:

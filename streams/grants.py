@@ -21,7 +21,7 @@ from streams.security import librdkafka_config
 from streams.settings import Settings
 from streams.topics import connect, is_embedded, wanted_topics
 
-Role = Literal["worker", "topics", "replay", "dead-letters"]
+Role = Literal["worker", "topics", "replay", "dead-letters", "releases"]
 Operation = Literal["Read", "Write", "Create", "Describe", "DescribeConfigs"]
 ROLES: tuple[Role, ...] = get_args(Role)
 OPERATIONS: dict[str, AclOperation] = {
@@ -69,13 +69,15 @@ def grants(settings: Settings, role: Role) -> list[Grant]:
         reader = Grant("group", f"{settings.broker.group}-dead-letters", "Describe")
         letters = [Grant("topic", name, "Read") for name in rejects]  # what was redriven is marked in the topic itself:
         return [reader, *letters, *(Grant("topic", name, "Write") for name in (*rejects, *inputs, *observed))]
+    if role == "releases":
+        return [Grant("topic", names.releases, one) for one in ("Read", "Write")]
     outputs = [names.predictions, names.alerts, names.routes, names.review, *rejects]
     group = settings.broker.group
     both = [*observed, names.surge_state] if observed else []
     owners = [Grant("transactional-id", f"{group}.{names.surge_state}.", "Write", prefixed=True)] if both else []
     return [
         Grant("group", group, "Read"),
-        *(Grant("topic", name, "Read") for name in (*inputs, *both)),
+        *(Grant("topic", name, "Read") for name in (*inputs, names.releases, *both)),
         *(Grant("topic", name, "Write") for name in (*outputs, *both)),
         *owners,
     ]

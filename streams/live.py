@@ -17,7 +17,7 @@ from models.classifier import Encoded, Head, Model, Span
 from models.errors import BadTask
 from models.out_of_scope import Scope, outside_column
 from models.references import is_reference
-from models.releases import find_release
+from models.releases import MANIFEST, file_sha256, find_release
 from models.runtimes import precision_of, reference
 from models.tasks import LabelPolicy, Task, load_task
 from streams import metrics
@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 _WARM_UP = "a text to measure the cost of batches with, as short and as long as they come "
 _WARM_UP_SIZES = ((1, 8), (1, 64), (8, 64))  # texts, tokens of each
 _WARM_UP_RUNS = 3
+_WARM_SHAPES_TOKENS = 1024  # of a warm-up batch, padding counted: full batches on a CPU have about as many
 
 
 class TextModel(Protocol):
@@ -143,12 +144,14 @@ class Loaded:
     """A model in memory, the tasks it serves, and what batches cost: (padded tokens, seconds) of several sizes.
 
     `reference` loads the same release anew, for the reference runtime on the CPU: what serves while this model is ill.
+    `sha256` is that of the release's manifest, if it came from one.
     """
 
     model: TextModel
     served: tuple[Served, ...]
     costs: tuple[tuple[int, float], ...]
     reference: Callable[[], Loaded] | None = None
+    sha256: str = ""  # of the release's manifest
 
     @cached_property
     def tasks(self) -> frozenset[str]:
@@ -163,9 +166,29 @@ class Loaded:
 
 def serve(model: TextModel, tasks: Sequence[Task]) -> Loaded:
     """A model for some of its tasks, warmed up and measured."""
+    _warm_shapes(model)
+    return Loaded(model, _served(model, tasks), tuple(_cost(model, *size) for size in _WARM_UP_SIZES))
+
+
+def with_tasks(loaded: Loaded, tasks: Sequence[Task]) -> Loaded:
+    """The same model for other tasks of its: neither loaded nor measured again."""
+    before = loaded.reference
+    reference = before and (lambda: with_tasks(before(), tasks))
+    return replace(loaded, served=_served(loaded.model, tasks), reference=reference)
+
+
+def _served(model: TextModel, tasks: Sequence[Task]) -> tuple[Served, ...]:
     heads = [(task, model.heads[task.name]) for task in tasks]
-    served = tuple(Served(task, model.release, head.labels, head.scope) for task, head in heads)
-    return Loaded(model, served, tuple(_cost(model, texts, tokens) for texts, tokens in _WARM_UP_SIZES))
+    return tuple(Served(task, model.release, head.labels, head.scope) for task, head in heads)
+
+
+def _warm_shapes(model: TextModel) -> None:
+    """Run every width of batch once, alone and full: runtimes prepare themselves for a shape when they first see it."""
+    window = model.encode([_WARM_UP * _WARM_SHAPES_TOKENS])[0].windows[0]
+    widths = [1 << power for power in range(3, 16) if 1 << power < len(window)]
+    for width in [*widths, len(window)]:
+        for texts in {1, max(1, _WARM_SHAPES_TOKENS // width)}:
+            model.run([window[:width]] * texts)
 
 
 def _cost(model: TextModel, texts: int, tokens: int) -> tuple[int, float]:
@@ -192,15 +215,27 @@ def load_models(settings: Settings) -> list[Loaded]:
         by_directory.setdefault(directory, []).append(name)
     found = []
     for directory, names in by_directory.items():
-        chosen = settings.models
-        model = Model.load(directory, device=chosen.device, runtime=chosen.runtime, threads=chosen.threads)
-        tasks = [_task(name, chosen.tasks.get(name)) for name in names]
-        loaded = replace(serve(model, tasks), reference=partial(_reference, directory, chosen.threads, tasks))
-        for name in names:
-            metrics.MODEL_INFO.labels(name, model.release, model.device, model.runtime).set(1)
-        log.info("%s: release %s on %s", loaded.name, model.release, model.runtime)
+        loaded = load_release(settings, directory, names)
+        metrics.model_serves(loaded, 1)
+        log.info("%s: release %s on %s", loaded.name, loaded.model.release, loaded.model.runtime)
         found.append(loaded)
     return found
+
+
+def load_release(settings: Settings, directory: Path, names: Sequence[str], runtime: str | None = None) -> Loaded:
+    """Load, verify, measure and warm up one release for some of its tasks; `runtime` where it is known already.
+
+    Raises:
+        models.errors.ModelError: the release or a task file is wrong.
+    """
+    chosen = settings.models
+    model = Model.load(directory, device=chosen.device, runtime=runtime or chosen.runtime, threads=chosen.threads)
+    tasks = [task_of(settings, name) for name in names]
+    return replace(
+        serve(model, tasks),
+        reference=partial(_reference, directory, chosen.threads, tasks),
+        sha256=file_sha256(directory / MANIFEST),
+    )
 
 
 def pinned_releases(settings: Settings) -> dict[str, str]:
@@ -224,7 +259,9 @@ def _reference(directory: Path, threads: int | None, tasks: Sequence[Task]) -> L
     return serve(Model.load(directory, device="cpu", runtime=runtime, threads=threads), tasks)
 
 
-def _task(name: str, file: Path | None) -> Task:
+def task_of(settings: Settings, name: str) -> Task:
+    """What these settings decide on a task. Raises BadTask."""
+    file = settings.models.tasks.get(name)
     task = load_task(name if file is None else str(file))
     if task.name != name:
         raise BadTask(f'models.tasks.{name}: {file} is for the task {task.name!r}; write name = "{name}" in it')

@@ -58,6 +58,14 @@ QUEUE_WAIT_S = _histogram("queue_wait_seconds", "How long the first event of a b
 INFERENCE_S = _histogram("inference_seconds", "Model time of a batch", _LATENCY_S, "task")
 MODEL_FAILURES = _counter("model_failures_total", "Batches the model refused, before halving", "task")
 MODEL_INFO = _gauge("model_info", "1 for the release that serves a task", "task", "release", "device", "runtime")
+RELEASE_OFFSET = _gauge(
+    "release_effective_offset", "First offset of a partition that this worker scored with the release it serves with",
+    "task", "topic", "partition", "release",
+)  # fmt: skip
+RELEASE_REFUSED = _gauge(
+    "release_refused", "1 while what the releases topic asks for is broken and another release serves", "task", "role"
+)
+RELEASE_SWAPS = _counter("release_swaps_total", "Times another release took over", "task")
 MODEL_STATE = _gauge("model_state", "1 for what scores a task's texts: chosen, reference, or holding", "task", "state")
 MODEL_ILLNESSES = _counter("model_illnesses_total", "Times a runtime failed on a harmless text too", "task", "runtime")
 MODEL_PROBES = _counter("model_probes_total", "Probes of a runtime that is not trusted", "task", "result")
@@ -188,11 +196,41 @@ class LadderMetrics:
         for each, gauge in self._states.items():
             gauge.set(each == state)
         for loaded, serves in ((before, 0), (now, 1)):
-            if loaded is None:
-                continue
-            model = loaded.model
-            for one in loaded.served:
-                MODEL_INFO.labels(one.name, model.release, model.device, model.runtime).set(serves)
+            if loaded is not None:
+                model_serves(loaded, serves)
+
+
+def model_serves(loaded: Loaded, serves: int) -> None:
+    """Say that a model serves its tasks (1), or does not for the time being (0)."""
+    model = loaded.model
+    for one in loaded.served:
+        MODEL_INFO.labels(one.name, model.release, model.device, model.runtime).set(serves)
+
+
+def release_gone(loaded: Loaded) -> None:
+    """A release is no longer here: its series end, or they would add up with every swap."""
+    keys = {(one.name, loaded.model.release) for one in loaded.served}
+    for labels in [one for one in MODEL_INFO._metrics if one[:2] in keys]:
+        MODEL_INFO.remove(*labels)
+
+
+class EffectiveOffsets:
+    """From which offset on a release has scored each partition of a source; one series a task and partition."""
+
+    def __init__(self) -> None:
+        self._releases: dict[tuple[str, str, int], str] = {}
+
+    def took_effect(self, task: str, topic: str, partition: int, release: str, offset: int) -> str | None:
+        """The first offset that a release scored; returns the release before it, if there was another."""
+        place = (task, topic, partition)
+        before = self._releases.get(place)
+        if before == release:
+            return None
+        if before is not None:
+            RELEASE_OFFSET.remove(task, topic, str(partition), before)
+        self._releases[place] = release
+        RELEASE_OFFSET.labels(task, topic, str(partition), release).set(offset)
+        return before
 
 
 class ScorerMetrics:

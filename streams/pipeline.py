@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from faust.types import TP
@@ -32,9 +33,19 @@ from streams.settings import SurgeSettings
 from streams.shedding import shed
 from streams.trial import Scores
 
+log = logging.getLogger(__name__)
+
+
+class _Serving(NamedTuple):
+    """What scores a slice, all of it: the scorers, and by task their releases."""
+
+    scorers: Sequence[Scorer]
+    releases: Mapping[str, str]
+
 
 class _Accepted(NamedTuple):
     slice: Slice
+    serving: _Serving
     verdicts: list[Event | Rejected]
     scores: list[asyncio.Future[list[Outcome]]]  # of each scorer, one outcome per event
 
@@ -71,7 +82,6 @@ class SourcePipeline:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._intake = intake
-        self._scorers = scorers
         self._tasks = frozenset(tasks)
         self._lane = lane
         self._publisher = publisher
@@ -85,6 +95,14 @@ class SourcePipeline:
         self._handed_over: dict[TP, asyncio.Future[None]] = {}  # of a partition's latest slice: its outputs are sent
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._metrics = metrics.SourceMetrics(intake.name, tasks)
+        self._effective: dict[TP, Mapping[str, str]] = {}  # what the last slice of a partition was scored by
+        self._offsets = metrics.EffectiveOffsets()
+        self.serve_with(scorers)
+
+    def serve_with(self, scorers: Sequence[Scorer]) -> None:
+        """Let these score all that is accepted from now on; a slice in flight stays with those it began with."""
+        its = [(one.name, one.release) for scorer in scorers for one in scorer.loaded.served]
+        self._serving = _Serving(tuple(scorers), {task: release for task, release in its if task in self._tasks})
 
     async def run(self) -> None:
         """Nothing to do but to fail when a slice does; cancelled, it lets go of all that is in flight."""
@@ -103,12 +121,15 @@ class SourcePipeline:
         if self._shed_after_s is not None:
             verdicts = shed(one.records, verdicts, self._shed_after_s, self._clock())
         texts = [verdict.text for verdict in verdicts if isinstance(verdict, Event)]
-        scores = [await scorer.submit(texts, self._lane) for scorer in self._scorers]
+        serving = self._serving
+        for scorer in serving.scorers:
+            scorer.users += 1
+        scores = [await scorer.submit(texts, self._lane) for scorer in serving.scorers]
         before = self._handed_over.get(one.tp)
         handed_over = self._handed_over[one.tp] = asyncio.get_running_loop().create_future()
-        task = asyncio.create_task(self._complete(_Accepted(one, verdicts, scores), before, handed_over))
+        task = asyncio.create_task(self._complete(_Accepted(one, serving, verdicts, scores), before, handed_over))
         self._running.add(task)
-        task.add_done_callback(functools.partial(self._completed, size_bytes))
+        task.add_done_callback(functools.partial(self._completed, size_bytes, serving.scorers))
 
     async def _complete(
         self, accepted: _Accepted, before: asyncio.Future[None] | None, handed_over: asyncio.Future[None]
@@ -116,9 +137,11 @@ class SourcePipeline:
         outcomes = [await future for future in accepted.scores]
         outputs: Sequence[Output] = self._outputs(accepted, outcomes)
         if self._evidence is not None:
-            outputs = await self._evidence.added(outputs, accepted.verdicts)
+            outputs = await self._evidence.added(outputs, accepted.verdicts, accepted.serving.scorers)
         if before is not None:
             await before
+        if self._effective.get(accepted.slice.tp) is not accepted.serving.releases:
+            self._took_effect(accepted.slice, accepted.serving.releases)
         counts, sent_s = self._metrics.decided(outputs), time.monotonic()
         acknowledged = await self._publisher.send(outputs)
         handed_over.set_result(None)
@@ -127,9 +150,20 @@ class SourcePipeline:
         stamps_ms = [record.timestamp for record in accepted.slice.records if record.timestamp and record.timestamp > 0]
         self._metrics.settled(counts, time.monotonic() - sent_s, stamps_ms, self._clock())
 
-    def _completed(self, size_bytes: int, task: asyncio.Task[None]) -> None:
+    def _took_effect(self, one: Slice, releases: Mapping[str, str]) -> None:
+        """The outputs of a slice are next in its partition, and the first of other releases than before."""
+        self._effective[one.tp] = releases
+        for task, release in releases.items():
+            before = self._offsets.took_effect(task, one.tp.topic, one.tp.partition, release, one.first)
+            if before is not None:
+                where = f"{one.tp.topic}/{one.tp.partition}/{one.first}"
+                log.info("%s: release %s from %s on, after %s", task, release, where, before)
+
+    def _completed(self, size_bytes: int, scorers: Sequence[Scorer], task: asyncio.Task[None]) -> None:
         self._running.discard(task)
         self._room.leave(size_bytes)
+        for scorer in scorers:
+            scorer.users -= 1
         if not task.cancelled() and (error := task.exception()) is not None and not self._failed.done():
             self._failed.set_exception(error)
 

@@ -126,6 +126,8 @@ class Scorer:
         self._clock = clock
         self._tokeniser: Executor | None = None
         self._queued: Callable[[], None] = lambda: None
+        self.users = 0  # slices that count on it; while there are some a retired scorer goes on
+        self.retired = False
         self.metrics = metrics.ScorerMetrics(self.name)
 
     def serves(self, tasks: Collection[str]) -> bool:

@@ -41,6 +41,7 @@ from streams.exits import (
 from streams.grants import MissingTopics, grants, require_access
 from streams.health import READY, Readiness, serve_health
 from streams.heap import calm_the_garbage_collector, give_large_blocks_back
+from streams.learning.rollout import load_standing
 from streams.live import Loaded, load_models
 from streams.refusals import refusal_in
 from streams.security import SecurityError
@@ -96,7 +97,7 @@ async def _loaded(
     settings: Settings, load: Callable[[Settings], Sequence[Loaded]], stopping: asyncio.Event
 ) -> Sequence[Loaded]:
     """The models; told to stop meanwhile, the process ends: measuring runtimes can take longer than it has."""
-    loading = asyncio.ensure_future(asyncio.to_thread(load, settings))
+    loading = asyncio.ensure_future(asyncio.to_thread(load_standing, settings, load))
     stopped = asyncio.create_task(stopping.wait())
     await asyncio.wait({loading, stopped}, return_when=asyncio.FIRST_COMPLETED)
     if not loading.done():

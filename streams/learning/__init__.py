@@ -1,1 +1,3 @@
-"""The learning loop at Kafka: feedback becomes versions of the data set, which `models.learning` works on."""
+"""The learning loop at Kafka: feedback becomes versions of the data set, which `models.learning` works on; releases roll
+out into running workers.
+"""

@@ -63,7 +63,7 @@ async def one_slice(
         pairs = list(zip(outcome[0].served, outcome[1], strict=True))
         outputs = [*outputs, *decide(event, pairs, SURGE, "2026-01-01T00:00:00.000Z")]
     if evidence is not None:
-        outputs = await evidence.added(outputs, events)
+        outputs = await evidence.added(outputs, events, [scorer])
     alerts = [output.value for output in outputs if output.name == "alerts"]
     (seen.alerting_s if alerts else seen.quiet_s).append(time.perf_counter() - arrived_s)
     seen.alerts += len(alerts)
@@ -74,7 +74,7 @@ async def offered(
     scorer: Scorer, explain: bool, texts: Sequence[str], slices: int, rate: float | None
 ) -> tuple[Seen, float]:
     """So many slices at a rate (events a second; None: all at once): what was seen, and the seconds it took."""
-    seen, evidence = Seen(), AlertEvidence([scorer], PATIENCE_S) if explain else None
+    seen, evidence = Seen(), AlertEvidence(PATIENCE_S) if explain else None
     started_s = time.perf_counter()
     running = []
     for number in range(slices):

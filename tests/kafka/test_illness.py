@@ -74,8 +74,9 @@ def configured(folder: Path, bootstrap: str, release: Path) -> Settings:
 class Sender(threading.Thread):
     """Sends numbered events over the topics in turn until told to stop."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, poison_share: float = POISON_SHARE) -> None:
         super().__init__(daemon=True)
+        self._poison_share = poison_share
         self.sent = Sent()
         self._topics = [source.topic for source in settings.active_sources.values()]
         self._producer = Producer({"bootstrap.servers": settings.broker.bootstrap, "enable.idempotence": True})
@@ -85,7 +86,7 @@ class Sender(threading.Thread):
     def run(self) -> None:
         number = 0
         while not self._stopping.wait(1 / PER_S):
-            poison = self._rng.random() < POISON_SHARE
+            poison = self._rng.random() < self._poison_share
             text = " ".join(self._rng.choices(WORDS, k=self._rng.randint(1, 9))) + (" mule" if poison else "")
             value = json.dumps({"id": f"e{number}", "text": text}).encode()
             self._producer.produce(

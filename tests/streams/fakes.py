@@ -161,7 +161,9 @@ def loaded(
     reference: Callable[[], Loaded] | None = None,
 ) -> Loaded:
     """The model under these tasks, or under plain ones for all its heads; what batches cost is given, not measured."""
-    served = [served_of(model.heads[one.name].labels, one) for one in tasks or map(task_of, model.heads)]
+    served = [
+        Served(one, model.release, tuple(model.heads[one.name].labels)) for one in tasks or map(task_of, model.heads)
+    ]
     return Loaded(model, tuple(served), costs, reference)
 
 

@@ -18,7 +18,9 @@ from models.releases import MODEL, TOKENIZER, Base, Data, HeadEntry, Manifest, f
 WORDS = ("falls", "opens", "rises", "rent", "mule")  # each speaks for one label, in their order
 
 
-def make_release(folder: Path, heads: Mapping[str, tuple[str, ...]], max_tokens: int = 16) -> Path:
+def make_release(
+    folder: Path, heads: Mapping[str, tuple[str, ...]], max_tokens: int = 16, name: str = "by-hand"
+) -> Path:
     """A release whose words speak for one label each; labels beyond the words have none."""
     folder.mkdir(parents=True)
     labels = [label for one in heads.values() for label in one]
@@ -35,7 +37,7 @@ def make_release(folder: Path, heads: Mapping[str, tuple[str, ...]], max_tokens:
     tokenizer.save(str(folder / TOKENIZER))
     data = Data(name="by-hand", sha256="0" * 64, rows=2)
     manifest = Manifest(
-        release="-".join([*heads, "by-hand"]),
+        release="-".join([*heads, name]),
         heads=tuple(HeadEntry(task=t, labels=one, temperature=1.0, data=data, metrics={}) for t, one in heads.items()),
         max_tokens=max_tokens, base=Base(name="by-hand", sha256="0" * 64), metrics={}, versions={},
         created_at=datetime(2026, 3, 1, tzinfo=UTC), method="by hand", seed=0, recipe="none",

@@ -51,7 +51,7 @@ async def test_an_alert_says_which_words_it_rests_on() -> None:
     texts = ("a bad day", "银行bad股", "👍🏽 bad e\u0301 ...")
     outputs, verdicts = slice_of(scorer, *texts)
     async with at_work(scorer):
-        found = await AlertEvidence([scorer], WAIT_S).added(outputs, verdicts)
+        found = await AlertEvidence(WAIT_S).added(outputs, verdicts, [scorer])
     assert [one.name for one in found] == [one.name for one in outputs]
     for text, one, before in zip(texts, evidence(found), evidence(outputs), strict=True):
         (word,) = one.pop("words")
@@ -69,7 +69,7 @@ async def test_a_long_text_is_explained_within_bounds() -> None:
     text = "so it is " * 30 + "bad" + " day by day" * 30
     outputs, verdicts = slice_of(scorer, text)
     async with at_work(scorer):
-        (one,) = evidence(await AlertEvidence([scorer], WAIT_S).added(outputs, verdicts))
+        (one,) = evidence(await AlertEvidence(WAIT_S).added(outputs, verdicts, [scorer]))
     assert len(one["words"]) <= TOLD
     strongest = one["words"][0]
     assert "bad" in text[strongest["start"] : strongest["end"]] == strongest["text"]
@@ -86,7 +86,7 @@ async def test_while_texts_wait_nothing_is_explained() -> None:
         await model.running(1)
         behind = await scorer.submit(["two"])
         assert not scorer.idle
-        found = await AlertEvidence([scorer], WAIT_S).added(outputs, verdicts)
+        found = await AlertEvidence(WAIT_S).added(outputs, verdicts, [scorer])
         assert found == outputs
         gate.release(10)
         await soon(first)
@@ -101,7 +101,7 @@ async def test_what_takes_too_long_is_left_out() -> None:
     async with at_work(scorer):
         started_s = time.monotonic()
         async with asyncio.timeout(WAIT_S):
-            found = await AlertEvidence([scorer], 0.05).added(outputs, verdicts)
+            found = await AlertEvidence(0.05).added(outputs, verdicts, [scorer])
         assert time.monotonic() - started_s >= 0.05
         assert found == outputs
         gate.release(100)
@@ -112,14 +112,14 @@ async def test_a_text_that_breaks_the_model_in_part_is_alerted_all_the_same() ->
     scorer = scorer_of(FakeModel(poison=["a  day"]))  # what is left of it without a word
     outputs, verdicts = slice_of(scorer, "a bad day")
     async with at_work(scorer):
-        assert await AlertEvidence([scorer], WAIT_S).added(outputs, verdicts) == outputs
+        assert await AlertEvidence(WAIT_S).added(outputs, verdicts, [scorer]) == outputs
 
 
 async def test_a_text_that_cannot_be_explained_is_alerted_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
     scorer = scorer_of(FakeModel(cannot_encode=["bad"]))
     outputs, verdicts = slice_of(scorer, "a bad day")
     async with at_work(scorer):
-        assert await AlertEvidence([scorer], WAIT_S).added(outputs, verdicts) == outputs
+        assert await AlertEvidence(WAIT_S).added(outputs, verdicts, [scorer]) == outputs
     assert "news/0/1/risk/alert/bad: goes without its words: ValueError" in caplog.text
 
 
@@ -129,7 +129,7 @@ async def test_without_alerts_the_model_is_left_alone() -> None:
     outputs, verdicts = slice_of(scorer, "a bad day")
     others = [output for output in outputs if output.name != "alerts"]
     async with at_work(scorer):
-        assert await AlertEvidence([scorer], WAIT_S).added(others, verdicts) == others
+        assert await AlertEvidence(WAIT_S).added(others, verdicts, [scorer]) == others
     assert not model.batches
 
 

@@ -1,0 +1,133 @@
+"""Releases swapped in a running worker while events flow through real Kafka."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import orjson
+import pytest
+
+from models.releases import MANIFEST, MODEL, file_sha256, read_manifest
+from streams.broker import KafkaBroker
+from streams.events import Release, iso
+from streams.learning.releases_topic import write
+from streams.settings import OUTPUT_TOPICS, Settings, load_settings
+from streams.topics import create_topics
+from tests.kafka.harness import start, stop
+from tests.kafka.test_illness import Sender, asked, reading
+from tests.streams.handmade import make_release
+from tests.streams.wire import free_port, read_all
+
+HEADS = {"sentiment": ("negative", "neutral"), "intent": ("ask", "tell"), "risk": ("benign", "fraud")}
+SWAPS = ("second", "broken", "first", "gone", "second", "first", "third")
+BROKEN = {"broken", "gone"}
+
+pytestmark = pytest.mark.kafka
+
+
+def configured(folder: Path, bootstrap: str, release: Path) -> Settings:
+    run = f"rollout-{os.getpid()}"
+    lines = ["[broker]", f'bootstrap = "{bootstrap}"', f'group = "{run}"', "session_timeout_s = 6", "[topics]"]
+    lines += [f'{name} = "{run}-{name}"' for name in (*OUTPUT_TOPICS, "feedback", "releases")]
+    lines += ["[metrics]", f"port = {free_port()}", "[models]", 'device = "cpu"', 'runtime = "onnxruntime-fp32"']
+    lines += ["[models.releases]"]
+    lines += [f'{task} = "{release}"' for task in HEADS]
+    for source in ("news", "chat", "transactions"):
+        lines += [f"[sources.{source}]", f'topic = "{run}-{source}"']
+    (folder / "streamgauge.toml").write_text("\n".join(lines))
+    settings = load_settings(folder / "streamgauge.toml")
+    assert {outcome.state for outcome in create_topics(settings)} == {"created"}
+    return settings
+
+
+class Shelf:
+    """Releases on disk, good and bad, and their records."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("first", "second", "third", "broken"):
+            make_release(folder / name, HEADS, name=name)
+        with (folder / "broken" / MODEL).open("ab") as file:
+            file.write(b"one bit more")
+
+    def record(self, name: str, task: str, promoted_at: str) -> Release:
+        there = self.folder / ("first" if name == "gone" else name)
+        sha256 = file_sha256(there / MANIFEST)[:: -1 if name == "gone" else 1]
+        return {
+            "task": task, "role": "champion", "mode": "serve", "share": 1.0, "reference": str(self.folder / name),
+            "release": read_manifest(there).release, "sha256": sha256,
+            "promoted_at": promoted_at, "promoted_by": "test", "previous": None,
+        }  # fmt: skip
+
+
+def until(true: Callable[[], bool], log: Path, timeout_s: float = 60) -> None:
+    end_s = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < end_s, log.read_text()
+        time.sleep(0.1)
+
+
+def test_releases_swap_while_events_flow(kafka: KafkaBroker, tmp_path: Path) -> None:
+    shelf, log = Shelf(tmp_path), tmp_path / "worker.log"
+    settings = configured(tmp_path, kafka.bootstrap, tmp_path / "first")
+    env = {"STREAMGAUGE_CONFIG": str(tmp_path / "streamgauge.toml"), "STREAMGAUGE_HOME": str(tmp_path / "home")}
+    port, sender = settings.metrics.port, Sender(settings, poison_share=0.0)
+    worker = start(["-m", "streams.worker"], env, log)
+    with reading(settings) as reader:
+        try:
+            sender.start()
+            assert reader.grows(90), log.read_text()
+            for name in SWAPS:
+                swap(settings, shelf, name, log, port)
+                assert reader.grows(20), f"nothing comes after {name}: {log.read_text()}"
+            sent = sender.end()
+            reader.wait_for(sent, 60)
+            page = asked(port, "metrics")
+        finally:
+            code = stop(worker)
+    assert code == 0
+    assert not set(sent.good.values()) - reader.seen.predictions.keys(), "lost"
+    assert reader.seen.duplicates() == 0
+    changes = judged(settings, log)
+    print(f"\n{len(sent.good)} events, {len(SWAPS)} promotions, {len(BROKEN)} of them broken: {changes} changes in all")
+    assert changes >= 3 * 4 * 3, "hardly a partition saw the swaps"
+    shown = dict(re.findall(r'release_effective_offset\{.*release="(\S+)".*task="(\w+)".*\} ', page))
+    assert set(shown) == {"sentiment-intent-risk-third"}
+
+
+def swap(settings: Settings, shelf: Shelf, name: str, log: Path, port: int) -> None:
+    """All tasks of the release at once; wait until it serves, or is refused and says so."""
+    refused = 'release_refused{role="champion",task="risk"} 1.0'
+    before = log.read_text().count("serves on")
+    promoted_at = iso(time.time())
+    write(settings, {(task, "champion"): shelf.record(name, task, promoted_at) for task in HEADS})
+    if name in BROKEN:
+        until(lambda: refused in asked(port, "metrics"), log)
+        assert log.read_text().count("serves on") == before
+    else:
+        until(lambda: log.read_text().count("serves on") == before + len(HEADS), log)
+        assert refused not in asked(port, "metrics")
+
+
+def judged(settings: Settings, log: Path) -> int:
+    """Per partition and task the release changes exactly where the log says; returns how often in all."""
+    told = re.findall(r"(\w+): release (\S+) from (\S+)/(\d+)/(\d+) on, after (\S+)", log.read_text())
+    said = [(task, topic, int(part), int(at), before, now) for task, now, topic, part, at, before in told]
+    runs: dict[tuple[str, str, int], list[tuple[int, str]]] = {}
+    for message in read_all(settings.broker.bootstrap, settings.topics.predictions):
+        one = orjson.loads(message.value() or b"")
+        place = (one["task"], one["source"]["topic"], one["source"]["partition"])
+        runs.setdefault(place, []).append((one["source"]["offset"], one["release"]))
+    seen = []
+    for place, found in runs.items():
+        found.sort()
+        for (_, before), (at, now) in pairwise(found):
+            if now != before:
+                seen.append((*place, at, before, now))
+    assert sorted(seen) == sorted(said)
+    return len(seen)
