@@ -22,9 +22,9 @@ from streams.live import Loaded
 from streams.scoring import Scorer
 from streams.settings import Settings
 from tests.streams.fakes import LABELS, FakeModel, loaded
+from tests.streams.learning.test_releases_topic import release
 from tests.streams.pipelines import Running, numbered, offsets, running, slice_of, values
 from tests.streams.serving import bounds
-from tests.streams.test_releases_topic import release
 
 MakeSettings = Callable[..., Settings]
 FIVE = 5

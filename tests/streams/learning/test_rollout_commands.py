@@ -15,7 +15,7 @@ from streams.learning.releases_topic import Standing, read_standing, write
 from streams.settings import Settings
 from tests.streams.commands import Done, runner
 from tests.streams.handmade import make_release
-from tests.streams.test_releases_topic import release
+from tests.streams.learning.test_releases_topic import release
 
 HEADS = {"risk": ("benign", "fraud")}
 
