@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from models import errors
-from models.classifier import Model
 from models.errors import IntegrityError, ModelError
 
 LIMIT_S = 600.0  # a large encoder measured on every runtime of a busy machine
@@ -49,6 +48,8 @@ def tried(directory: Path, device: str, runtime: str, threads: int | None, limit
 
 def main() -> None:
     """Entry of the process that tries: a request on standard input, one JSON object as the last line of its output."""
+    from models.classifier import Model  # for this process alone: whoever asks has no need of runtimes
+
     os.nice(_NICENESS)
     request = json.load(sys.stdin)
     try:
