@@ -36,6 +36,15 @@ def distillation_loss(logits: torch.Tensor, teacher: torch.Tensor, temperature: 
     return temperature**2 * divergence
 
 
+def disagreement(logits: torch.Tensor) -> torch.Tensor:
+    """Symmetric KL divergence [n] of two readings of n texts, logits [2 n, labels]: all of one, then of the other.
+
+    Readings differ by their dropout; that they agree keeps a model from accidents (R-Drop, Liang et al. 2021).
+    """
+    log_p, log_q = torch.log_softmax(logits, dim=1).chunk(2)
+    return ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(dim=1) / 2
+
+
 def contrastive_loss(vectors: torch.Tensor, targets: torch.Tensor, temperature: float) -> torch.Tensor:
     """Supervised contrastive loss [n] of text vectors [n, hidden] with targets [n] (Khosla et al. 2020, L_out).
 

@@ -2,7 +2,8 @@
 
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -251,9 +252,40 @@ def learned_weights(network: TextClassifier) -> dict[str, torch.Tensor]:
     return {name: weight.detach().clone() for name, weight in network.named_parameters() if weight.requires_grad}
 
 
+def copied(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights that no longer change with those they were copied from."""
+    return {name: weight.clone() for name, weight in weights.items()}
+
+
 def set_learned_weights(network: TextClassifier, weights: Mapping[str, torch.Tensor]) -> None:
     """Put weights that `learned_weights` gave back; those that do not learn are as they were."""
     with torch.no_grad():
         for name, weight in network.named_parameters():
             if name in weights:
                 weight.copy_(weights[name])
+
+
+@contextmanager
+def weights_of(network: TextClassifier, weights: Mapping[str, torch.Tensor]) -> Iterator[None]:
+    """The network with these weights instead of those it has, meanwhile; none change nothing."""
+    own = learned_weights(network) if weights else {}
+    set_learned_weights(network, weights)
+    try:
+        yield
+    finally:
+        set_learned_weights(network, own)
+
+
+def follow(mean: dict[str, torch.Tensor], network: TextClassifier, decay: float, steps: int) -> None:
+    """Move a running mean of the weights, in place, towards what they are after so many `steps`; an empty one starts.
+
+    The first steps count less and less as the mean grows to its width (Polyak and Juditsky 1992; the ramp is Adam's).
+    """
+    if not mean:
+        mean.update(learned_weights(network))
+        return
+    share = 1 - min(decay, (1 + steps) / (10 + steps))
+    with torch.no_grad():
+        for name, weight in network.named_parameters():
+            if name in mean:
+                mean[name].lerp_(weight, share)

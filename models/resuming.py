@@ -27,13 +27,14 @@ SAVE_EVERY_S = 60.0  # what a kill costs at most; a state is written in a second
 
 @dataclass
 class Run:
-    """How far a run is: steps done, epochs graded, the best of them (0: none yet) and its weights."""
+    """How far a run is: steps done, epochs graded, the best of them (0: none yet), its weights, their running mean."""
 
     step: int = 0
     graded_epoch: int = 0
     best_epoch: int = 0
     best_f1: float = -1.0
     best_weights: dict[str, torch.Tensor] = field(default_factory=dict)
+    mean_weights: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 def fingerprint(lessons: Sequence[Lesson], settings: TrainSettings, origin_sha256: str) -> str:
@@ -73,7 +74,9 @@ class Keeper:
         except (OSError, SafetensorError):  # cut off or no state at all: begin anew
             return Run()
         _put(network, optimizer, tensors)
-        return Run(**json.loads(metadata["run"]), best_weights=_under("best/", tensors))
+        return Run(
+            **json.loads(metadata["run"]), best_weights=_under("best/", tensors), mean_weights=_under("mean/", tensors)
+        )
 
     def save_now_and_then(self, run: Run, network: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Save the state after a step, when the last time is long enough ago."""
@@ -88,7 +91,7 @@ class Keeper:
             for number, state in optimizer.state_dict()["state"].items()
             for name, value in state.items()
         }
-        parts = {"now/": weights, "best/": run.best_weights, "moment/": moments}
+        parts = {"now/": weights, "best/": run.best_weights, "mean/": run.mean_weights, "moment/": moments}
         tensors = {prefix + name: its.contiguous() for prefix, part in parts.items() for name, its in part.items()}
         about = {
             "step": run.step,

@@ -65,6 +65,15 @@ class TrainSettings(BaseModel):
         le=1,
         description="adversarial step, as a share of a text's embedding; 0: none; twice the time",
     )
+    agreement_weight: float = Field(
+        default=0.0,
+        ge=0,
+        le=100,
+        description="what two readings of a text, dropout apart, are to agree by; 0: one reading; twice the time",
+    )
+    average_decay: float = Field(
+        default=0.0, ge=0, lt=1, description="kept are the weights' running mean, of about 1 / (1 - x) steps; 0: none"
+    )
     distill_weight: float = Field(
         default=0.5, ge=0, le=1, description="of the teacher's say where there is a label too"
     )

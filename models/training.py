@@ -25,10 +25,12 @@ from models.curves import Curves, Together
 from models.datasets import Example, data_hash, imbalance
 from models.held_out import held_out_f1, held_out_temperature
 from models.lessons import UNLABELLED, Lesson, Subject, subjects_of, with_variants
-from models.losses import adversarial_step, classification_loss, contrastive_loss, distillation_loss
+from models.losses import adversarial_step, classification_loss, contrastive_loss, disagreement, distillation_loss
 from models.network import (
     Feed,
     TextClassifier,
+    copied,
+    follow,
     imprint,
     learned_weights,
     load_tokenizer,
@@ -38,6 +40,7 @@ from models.network import (
     set_head_to_centroids,
     set_learned_weights,
     set_learning_rates,
+    weights_of,
 )
 from models.origins import Origin, origin_of
 from models.releases import Base, Data
@@ -181,6 +184,8 @@ def train(  # noqa: C901 - one flat loop, read from top to bottom
             torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
+            if settings.average_decay and not contrasting:
+                follow(run.mean_weights, network, settings.average_decay, step - contrast_steps)
             run.step = step
             keeper.save_now_and_then(run, network, optimizer)
             progress(f"epoch {epoch}/{contrasts + epochs}, loss {loss:.3f}", step, steps)
@@ -189,11 +194,13 @@ def train(  # noqa: C901 - one flat loop, read from top to bottom
 
         if contrasting or epoch <= run.graded_epoch:
             continue
-        f1s = [held_out_f1(*each) for each in _held_out(network, matters, feed, held_out)]
+        with weights_of(network, run.mean_weights):
+            f1s = [held_out_f1(*each) for each in _held_out(network, matters, feed, held_out)]
         curves.step({f"dev/macro_f1/{its.task.name}": f1 for its, f1 in zip(matters, f1s, strict=True)}, step)
         run.graded_epoch = epoch
         if fmean(f1s) > run.best_f1:
-            run.best_f1, run.best_epoch, run.best_weights = fmean(f1s), epoch, learned_weights(network)
+            run.best_f1, run.best_epoch = fmean(f1s), epoch
+            run.best_weights = copied(run.mean_weights) or learned_weights(network)
         elif settings.patience and epoch - run.best_epoch >= settings.patience:
             break
 
@@ -304,6 +311,9 @@ def _backward(
         loss = loss_of(vectors)
         torch.autograd.backward(loss)
         return loss.item()
+    if settings.agreement_weight and not contrasting:
+        texts = texts * 2
+        windows = [*windows, *windows]
     ids, mask = feed.tensors([matter.learned.ids[window] for window in windows])  # [n, t]
     if not settings.fgm_epsilon:
         with feed.autocast():
@@ -336,6 +346,8 @@ def _classification_loss(
         taught = distillation_loss(logits, teacher, settings.distill_temperature)
         weight = settings.distill_weight * (teacher.sum(dim=1) > 0)  # a row of zeros: the teacher does not speak of it
         losses = torch.lerp(losses, taught, weight).where(targets != UNLABELLED, taught)
+    if settings.agreement_weight and settings.method != "head":
+        losses = losses + settings.agreement_weight * disagreement(logits).repeat(2)
     if subject.weights is not None:
         losses = losses * torch.from_numpy(subject.weights[texts]).to(logits.device)
     return losses.mean()

@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from models.lessons import UNLABELLED
-from models.losses import adversarial_step, classification_loss, contrastive_loss, distillation_loss
+from models.losses import adversarial_step, classification_loss, contrastive_loss, disagreement, distillation_loss
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.2, 3.0], [1.0, 1.0, 1.0]])
 TARGETS = torch.tensor([0, 1, 2])
@@ -53,6 +53,14 @@ def test_a_teacher_that_is_certain_gives_finite_gradients() -> None:
     torch.autograd.backward(distillation_loss(logits, torch.eye(3), 2.0).sum())
     assert logits.grad is not None
     assert torch.isfinite(logits.grad).all()
+
+
+def test_two_readings_disagree_by_the_divergence_both_ways() -> None:
+    first, second = LOGITS, torch.flip(LOGITS, dims=[1])
+    p, q = torch.softmax(first, dim=1), torch.softmax(second, dim=1)
+    expected = ((p * (p / q).log()).sum(dim=1) + (q * (q / p).log()).sum(dim=1)) / 2
+    torch.testing.assert_close(disagreement(torch.cat([first, second])), expected)
+    torch.testing.assert_close(disagreement(torch.cat([first, first + 1.0])), torch.zeros(3))  # a shift says nothing
 
 
 def test_contrast_is_the_formula_of_its_paper_and_wants_labels_together() -> None:

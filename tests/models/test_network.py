@@ -6,10 +6,13 @@ from transformers import BertConfig, BertModel
 from models.network import (
     Feed,
     TextClassifier,
+    follow,
     imprint,
+    learned_weights,
     parameter_groups,
     set_head_to_centroids,
     set_learning_rates,
+    weights_of,
 )
 from models.train_settings import TrainSettings
 
@@ -95,3 +98,25 @@ def test_precision_is_as_asked_for(network: TextClassifier) -> None:
         feed = Feed(0, torch.device("cpu"), precision)  # type: ignore[arg-type]
         with feed.autocast(), torch.no_grad():
             assert network.head(torch.ones(1, 16)).dtype == dtype
+
+
+def test_weights_are_others_only_meanwhile(network: TextClassifier) -> None:
+    own = learned_weights(network)
+    with weights_of(network, {name: its + 1 for name, its in own.items()}):
+        assert all(torch.equal(its, own[name] + 1) for name, its in learned_weights(network).items())
+    with weights_of(network, {}):
+        assert all(torch.equal(its, own[name]) for name, its in learned_weights(network).items())
+    assert all(torch.equal(its, own[name]) for name, its in learned_weights(network).items())
+
+
+def test_the_running_mean_forgets_its_start_and_smooths_what_swings(network: TextClassifier) -> None:
+    start = network.head.bias.detach().clone()
+    mean: dict[str, torch.Tensor] = {}
+    follow(mean, network, 0.9, 0)
+    torch.testing.assert_close(mean["head.bias"], start)
+    for step in range(1, 101):
+        with torch.no_grad():
+            network.head.bias.copy_(torch.full_like(start, 5.0 + (-1) ** step))
+        follow(mean, network, 0.9, step)
+    assert (mean["head.bias"] - 5.0).abs().max() < 0.1  # steps of 1 up and down, 100 of them against a width of 10
+    assert torch.equal(network.head.bias.detach(), torch.full_like(start, 6.0))

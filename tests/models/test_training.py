@@ -257,6 +257,19 @@ def test_adversarial_training_learns_too_and_teaches_something_else(tiny_task: T
         assert np.abs(runs[0] - runs[1]).max() > 1e-4
 
 
+@pytest.mark.parametrize("knobs", [{"agreement_weight": 1.0}, {"average_decay": 0.9}], ids=str)
+def test_agreeing_readings_and_averaged_weights_teach_too_and_something_else(
+    knobs: dict[str, float], tiny_task: Task
+) -> None:
+    plain = TrainSettings(epochs=6, learning_rate=1e-2, batch_texts=16, threads=1, learn_embeddings=True)
+    texts = [example.text for example in make_examples(10, start=500)]
+    without = learn(tiny_task, make_examples(160), plain)
+    found = learn(tiny_task, make_examples(160), plain.model_copy(update=knobs))
+    assert found.heads[0].dev_macro_f1 >= 0.8
+    assert graded_again(found) == pytest.approx([found.heads[0].dev_macro_f1])  # kept is what was graded
+    assert np.abs(logits_of(found, texts) - logits_of(without, texts)).max() > 1e-4
+
+
 def test_max_tokens_is_a_knob(tiny_task: Task) -> None:
     checkpoint = learn(tiny_task, make_examples(40), QUICK.model_copy(update={"epochs": 1, "max_tokens": 12}))
     assert checkpoint.max_tokens == 12
