@@ -56,6 +56,13 @@ class TrainSettings(BaseModel):
 
     augment: AugmentSettings | None = Field(default=None, description="also learn from variants of the examples")
 
+    vary_share: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="of the texts, in every epoch others, with typing errors or something at the end that says nothing",
+    )
+
     label_smoothing: float = Field(default=0.05, ge=0, lt=1)
     class_weight_power: float = Field(default=0.5, ge=0, le=1, description="0: none; 1: inverse of the frequency")
     focal_gamma: float = Field(default=0.0, ge=0, le=10, description="0: plain cross-entropy")
@@ -98,6 +105,8 @@ class TrainSettings(BaseModel):
             raise ValueError("fgm_epsilon: with method head no gradient reaches the embeddings; choose full or lora")
         if self.method != "full" and self.learn_embeddings:
             raise ValueError(f"learn_embeddings: with method {self.method} they do not learn; choose full")
+        if self.vary_share and (self.method == "head" or self.long_texts == "all"):
+            raise ValueError("vary_share: the texts of an epoch differ: not with method head nor with long_texts all")
         return self
 
     @property

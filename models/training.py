@@ -56,6 +56,7 @@ from models.schedule import (
 )
 from models.tasks import Task
 from models.train_settings import TrainSettings
+from models.variation import varied
 from models.windows import TextWindows, sayable, windows_of
 
 BALANCED_UP_TO = 1.5  # commonest to rarest label: up to here class weights would only add noise
@@ -168,6 +169,8 @@ def train(  # noqa: C901 - one flat loop, read from top to bottom
         if epoch == contrasts + 1:
             vectors = _begin_to_classify(network, matters, run.step <= step, feed, settings)
             held_out = [feed.infer(network.pooled, its.held_out.ids) for its in matters] if vectors else None
+        if settings.vary_share:
+            matters = [_varied(matter, epoch, tokenizer, max_tokens, settings) for matter in matters]
         for group in _groups(epoch, matters, settings):
             step += 1
             if step <= run.step:
@@ -245,6 +248,13 @@ def _matter(
     weights = _class_weights(subject, settings).to(device)
     new_labels = origin.new_labels(lesson.task.name, subject.labels)
     return _Matter(subject, lesson.task, learned, learned.texts, held_out, weights, new_labels)
+
+
+def _varied(matter: _Matter, epoch: int, tokenizer: Tokenizer, max_tokens: int, settings: TrainSettings) -> _Matter:
+    """The matter with the texts of an epoch."""
+    texts = varied(matter.subject.texts, settings.vary_share, f"{settings.seed}/{epoch}")
+    learned = windows_of(tokenizer, texts, max_tokens)
+    return replace(matter, learned=learned, text_of=learned.texts)
 
 
 def _groups(epoch: int, matters: Sequence[_Matter], settings: TrainSettings) -> list[Sequence[tuple[int, list[int]]]]:

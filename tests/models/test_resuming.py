@@ -23,7 +23,7 @@ from tests.models.tiny import ignore, make_examples
 QUICK = TrainSettings(epochs=3, learning_rate=3e-3, batch_texts=16, threads=1)
 KINDS = {
     "full": QUICK.model_copy(update={"learn_embeddings": True, "patience": 2, "accumulate": 2, "average_decay": 0.9}),
-    "adversarial": QUICK.model_copy(update={"fgm_epsilon": 0.1, "agreement_weight": 1.0}),
+    "adversarial": QUICK.model_copy(update={"fgm_epsilon": 0.1, "agreement_weight": 1.0, "vary_share": 0.5}),
     "lora": QUICK.model_copy(update={"method": "lora", "learning_rate": 1e-2}),
     "contrast, then head": QUICK.model_copy(
         update={"method": "head", "contrast_epochs": 2, "head_start": "centroids", "learning_rate": 1e-2}

@@ -257,8 +257,8 @@ def test_adversarial_training_learns_too_and_teaches_something_else(tiny_task: T
         assert np.abs(runs[0] - runs[1]).max() > 1e-4
 
 
-@pytest.mark.parametrize("knobs", [{"agreement_weight": 1.0}, {"average_decay": 0.9}], ids=str)
-def test_agreeing_readings_and_averaged_weights_teach_too_and_something_else(
+@pytest.mark.parametrize("knobs", [{"agreement_weight": 1.0}, {"average_decay": 0.9}, {"vary_share": 0.5}], ids=str)
+def test_agreeing_readings_averaged_weights_and_varied_texts_teach_too_and_something_else(
     knobs: dict[str, float], tiny_task: Task
 ) -> None:
     plain = TrainSettings(epochs=6, learning_rate=1e-2, batch_texts=16, threads=1, learn_embeddings=True)
