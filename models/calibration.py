@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 ECE_BINS = 15  # as in Guo et al. 2017
+DRAWS = 100  # of outcomes: the mean of their errors is then known to a tenth of its deviation
 TEMPERATURES = (0.2, 10.0)  # the range searched: outside it the logits are broken, not uncalibrated
 GOLDEN = (math.sqrt(5) - 1) / 2
 
@@ -37,6 +38,17 @@ def expected_calibration_error(confidence: Floats, correct: Bools, bins: int = E
     """Mean gap between confidence and accuracy over the bins, weighted by their size (Guo et al. 2017, eq. 3)."""
     found = reliability(confidence, correct, bins)
     return float((np.abs(found.accuracy - found.confidence) * found.sizes).sum() / len(confidence))
+
+
+def calibration_floor(confidence: Floats, bins: int = ECE_BINS) -> float:
+    """The ECE that so many texts would show on average if every score meant exactly what it says.
+
+    Bins of few texts are off by chance alone, so the estimate never is zero (so drawn by Broecker and Smith 2007).
+    """
+    rng = np.random.default_rng(0)
+    outcomes = rng.random((DRAWS, len(confidence))) < confidence
+    drawn = [expected_calibration_error(confidence, correct, bins) for correct in outcomes]
+    return float(np.mean(drawn))
 
 
 def abstention(confidence: Floats, correct: Bools, review_below: float) -> tuple[float, float | None]:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from models.calibration import abstention, expected_calibration_error
+from models.calibration import abstention, calibration_floor, expected_calibration_error
 from models.classifier import Classifier, Head
 from models.datasets import Example
 from models.errors import BadDataset
@@ -58,6 +58,7 @@ class Evaluation(BaseModel):
     macro_f1: float
     ece: float
     ece_uncalibrated: float
+    ece_floor: float  # what perfectly calibrated scores would show on so many texts
     aurc: float
     per_label: dict[str, LabelScore]
     latency: Latency
@@ -156,6 +157,7 @@ def summary(classifier: Classifier, judged: Judged, review_below: float | None =
         macro_f1=macro_f1(judged.targets, judged.chosen, judged.labels),
         ece=expected_calibration_error(confidence, correct),
         ece_uncalibrated=before,
+        ece_floor=calibration_floor(confidence),
         aurc=area_under_risk(confidence, correct),
         per_label=label_scores(judged.targets, judged.chosen, judged.labels),
         latency=_latency(classifier, judged.examples, 1000 * judged.seconds / len(judged.examples)),

@@ -35,7 +35,17 @@ PARITY_TOLERANCE = 1e-3  # logits; float32 sums in another order differ by about
 PARITY_TEXTS = 64
 PARITY_BATCHES = (1, 3, 8, 17)  # taken in turn, so that batch and sequence axes both vary
 FILES = (MODEL, PACKED, TOKENIZER, CONFIG, GOLDEN)
-DEV_GRADES = ("n", "accuracy", "macro_f1", "ece", "ece_uncalibrated", "auc", "average_precision", "per_label")
+DEV_GRADES = (
+    "n",
+    "accuracy",
+    "macro_f1",
+    "ece",
+    "ece_uncalibrated",
+    "ece_floor",
+    "auc",
+    "average_precision",
+    "per_label",
+)
 PACKAGES = ("torch", "transformers", "onnx", "onnxruntime", "onnxruntime-gpu", "tokenizers", "numpy")
 
 

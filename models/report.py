@@ -111,6 +111,7 @@ def _figures(found: Evaluation) -> list[tuple[str, str]]:
         ("macro-F1", found.macro_f1),
         ("ECE", found.ece),
         ("ECE before calibration", found.ece_uncalibrated),
+        ("ECE by chance, of perfect scores", found.ece_floor),
         (f"AUC of {found.positive_label}", found.auc),
         (f"average precision of {found.positive_label}", found.average_precision),
         ("decided without a person", found.coverage),

@@ -136,7 +136,8 @@ def _show(graded: _Graded, review_below: float | None, report: Path | None) -> N
         table.add_row(label, f"{score.precision:.3f}", f"{score.recall:.3f}", f"{score.f1:.3f}", str(score.support))
     console.print(table)
     print(f"accuracy {found.accuracy:.3f}   macro-F1 {found.macro_f1:.3f}   ECE {found.ece:.3f}", end="")
-    print(f" (before calibration {found.ece_uncalibrated:.3f})   AURC {found.aurc:.4f}")
+    print(f" (before calibration {found.ece_uncalibrated:.3f}, by chance {found.ece_floor:.3f})", end="")
+    print(f"   AURC {found.aurc:.4f}")
     if found.auc is not None and found.average_precision is not None:
         print(f"{found.positive_label}: AUC {found.auc:.3f}   average precision {found.average_precision:.3f}")
     speed = found.latency

@@ -8,6 +8,7 @@ from hypothesis.extra import numpy as arrays
 
 from models.calibration import (
     abstention,
+    calibration_floor,
     expected_calibration_error,
     fit_temperature,
     golden_section,
@@ -50,6 +51,17 @@ def test_ece_is_bounded_and_blind_to_order(confidence: np.ndarray, correct: np.n
     overall = abs(float(correct.mean()) - float(confidence.mean()))
     assert error >= overall - 1e-6  # gaps of bins can only cancel when bins are joined
     assert expected_calibration_error(confidence, correct, bins=1) == pytest.approx(overall, abs=1e-6)
+
+
+def test_perfect_scores_show_the_floor_and_more_texts_lower_it() -> None:
+    rng = np.random.default_rng(5)
+    floors = []
+    for count in (300, 3000, 30_000):
+        confidence = rng.uniform(0.3, 1.0, count)
+        floors.append(calibration_floor(confidence))
+        errors = [expected_calibration_error(confidence, rng.random(count) < confidence) for _ in range(20)]
+        assert np.mean(errors) == pytest.approx(floors[-1], rel=0.2)
+    assert floors[0] > 2.5 * floors[1] > 6 * floors[2]  # with the root of their number, about
 
 
 def test_abstention_by_hand() -> None:

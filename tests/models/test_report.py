@@ -50,7 +50,8 @@ def read(html: str) -> Page:
 def contents_of(judged: Judged, name: str = "dev.jsonl") -> Contents:
     found = Evaluation(
         task="tone", release="tone-1", n=len(judged.examples), accuracy=float(judged.correct.mean()), macro_f1=0.5,
-        ece=0.1, ece_uncalibrated=0.2, aurc=0.05, per_label=label_scores(judged.targets, judged.chosen, judged.labels),
+        ece=0.1, ece_uncalibrated=0.2, ece_floor=0.05, aurc=0.05,
+        per_label=label_scores(judged.targets, judged.chosen, judged.labels),
         latency=Latency(p50_ms=1.0, p99_ms=2.0, per_event_ms=0.5), auc=0.75, average_precision=0.5,
         positive_label=judged.labels[0],
         out_of_scope=OutOfScope(
