@@ -1,8 +1,10 @@
 """What a classifier loses when texts come as people and systems really write them: a table of drops."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from models.classifier import Classifier
@@ -11,6 +13,16 @@ from models.perturbations import changes, contradicted, perturbed
 
 POLAR = frozenset({"positive", "negative"})  # labels of which a contradicted text cannot have the one it had
 Progress = Callable[[str, int, int], None]
+
+Ints = npt.NDArray[np.integer]
+
+
+class Changed(NamedTuple):
+    """One perturbation of n texts: which it changed [n], and the columns [n] a classifier chose for them after it."""
+
+    name: str
+    changed: npt.NDArray[np.bool_]
+    chosen: Ints
 
 
 class Drop(BaseModel):
@@ -46,12 +58,8 @@ class Robustness(BaseModel):
 def robustness(classifier: Classifier, judged: Judged, seed: int, progress: Progress) -> Robustness:
     """Score every text once for each perturbation; the same seed gives the same texts."""
     texts = [example.text for example in judged.examples]
-    named = changes(texts)
-    drops = []
-    for done, (name, change) in enumerate(named.items()):
-        progress(f"robustness: {name}", done, len(named) + 1)
-        drops.append(_drop(classifier, judged, name, texts, perturbed(texts, name, change, seed)))
-    progress("robustness: contradictions", len(named), len(named) + 1)
+    drops = [_drop(judged, one) for one in answers_to_changed(classifier, texts, judged.chosen, seed, progress)]
+    progress("robustness: contradictions", len(drops), len(drops) + 1)
     return Robustness(
         seed=seed,
         n=len(texts),
@@ -61,12 +69,24 @@ def robustness(classifier: Classifier, judged: Judged, seed: int, progress: Prog
     )
 
 
-def _drop(classifier: Classifier, judged: Judged, name: str, before: Sequence[str], after: Sequence[str]) -> Drop:
-    changed = np.array([one != other for one, other in zip(before, after, strict=True)])
-    chosen = judged.chosen.copy()
-    if changed.any():
-        rows = np.flatnonzero(changed).tolist()
-        chosen[rows] = classifier.classify([after[row] for row in rows]).argmax(axis=1)
+def answers_to_changed(
+    classifier: Classifier, texts: Sequence[str], chosen: Ints, seed: int, progress: Progress
+) -> Iterator[Changed]:
+    """What a classifier that chose the columns `chosen` [n] for texts chooses after each perturbation of them."""
+    named = changes(texts)
+    for done, (name, change) in enumerate(named.items()):
+        progress(f"robustness: {name}", done, len(named) + 1)
+        after = perturbed(texts, name, change, seed)
+        changed = np.array([one != other for one, other in zip(texts, after, strict=True)])
+        now = chosen.copy()
+        if changed.any():
+            rows = np.flatnonzero(changed).tolist()
+            now[rows] = classifier.classify([after[row] for row in rows]).argmax(axis=1)
+        yield Changed(name, changed, now)
+
+
+def _drop(judged: Judged, found: Changed) -> Drop:
+    name, changed, chosen = found
     accuracy = float((chosen == judged.targets).mean())
     f1 = macro_f1(judged.targets, chosen, judged.labels)
     return Drop(

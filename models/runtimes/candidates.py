@@ -52,3 +52,8 @@ INT8_REFERENCE = "onnxruntime-int8"
 def reference(precision: Precision, device: str = "cpu") -> str:
     """The runtime whose scores count as a release's own, and that serves when another fails. Int8 is for the CPU."""
     return INT8_REFERENCE if precision in INT8 else REFERENCE[device]
+
+
+def tolerance_of(name: str) -> float:
+    """How far the probabilities of the runtime of this name may be from the source's."""
+    return next(candidate.tolerance for candidate in CANDIDATES if candidate.name == name)
