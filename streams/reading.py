@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicCollection, TopicPartition
 
 from streams.events import Coordinates
 from streams.exits import BrokerUnavailable
 from streams.security import librdkafka_config
 from streams.settings import Settings
-from streams.topics import connect
+from streams.topics import connect, is_embedded
 
 Ranges = Mapping[int, tuple[int, int]]  # by partition: the first offset to read, and the one to stop before
 
@@ -96,3 +96,19 @@ class TopicReader:
             open_to.pop(message.partition() or 0, None)
         elif error.fatal() or not error.retriable():
             raise BrokerUnavailable(f"topic {self.name} cannot be read: {error.str()}")
+
+
+def topic_id(settings: Settings, name: str) -> str:
+    """What the cluster calls this topic: another name when it is made anew. Empty where there are no such ids.
+
+    Raises:
+        BrokerUnavailable: the broker does not say.
+    """
+    admin, cluster = connect(settings)
+    if is_embedded(cluster):
+        return ""
+    try:
+        described = admin.describe_topics(TopicCollection([name]), request_timeout=NO_ANSWER_S)[name].result()
+    except KafkaException as error:
+        raise BrokerUnavailable(f"topic {name} cannot be described: {error.args[0].str()}") from None
+    return str(described.topic_id)
