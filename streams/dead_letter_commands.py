@@ -36,7 +36,7 @@ ConfigOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object last on standard output.")]
 TopicOption = Annotated[str | None, typer.Option(help="Of the event's topic.")]
 PartitionOption = Annotated[int | None, typer.Option(min=0, help="Of the event's partition.")]
-StageOption = Annotated[Literal["intake", "scoring"] | None, typer.Option(help="Where it failed.")]
+StageOption = Annotated[Literal["intake", "scoring", "feedback"] | None, typer.Option(help="Where it failed.")]
 ErrorOption = Annotated[str | None, typer.Option(help="With this in the error's class or message.")]
 ShedOption = Annotated[bool, typer.Option("--shed", help="What a source's shed_after_s set aside, instead.")]
 SinceOption = Annotated[str | None, typer.Option(help="Failed then or later: ISO 8601 or seconds since 1970.")]
@@ -135,7 +135,8 @@ def redrive(
 
     filters = _filters(ids or (), topic, partition, stage, error, since, until)
     letters, settings = _opened(config, shed)
-    sources = {one.topic for one in settings.active_sources.values()} | {settings.topics.observations}
+    sources = {one.topic for one in settings.active_sources.values()}
+    sources |= {settings.topics.observations, settings.topics.feedback}
     with _reading(letters, passes=2) as (passed, on_read):
         marks = letters.marks(on_read)
         plan = plan_of(letters.letters(passed, on_read), filters, marks, limit, max_redrives, sources)

@@ -21,7 +21,7 @@ from streams.security import librdkafka_config
 from streams.settings import Settings
 from streams.topics import connect, is_embedded, wanted_topics
 
-Role = Literal["worker", "topics", "replay", "dead-letters", "releases"]
+Role = Literal["worker", "topics", "replay", "dead-letters", "releases", "feedback"]
 Operation = Literal["Read", "Write", "Create", "Describe", "DescribeConfigs"]
 ROLES: tuple[Role, ...] = get_args(Role)
 OPERATIONS: dict[str, AclOperation] = {
@@ -68,7 +68,12 @@ def grants(settings: Settings, role: Role) -> list[Grant]:
     if role == "dead-letters":
         reader = Grant("group", f"{settings.broker.group}-dead-letters", "Describe")
         letters = [Grant("topic", name, "Read") for name in rejects]  # what was redriven is marked in the topic itself:
-        return [reader, *letters, *(Grant("topic", name, "Write") for name in (*rejects, *inputs, *observed))]
+        back_to = (*rejects, *inputs, *observed, names.feedback)
+        return [reader, *letters, *(Grant("topic", name, "Write") for name in back_to)]
+    if role == "feedback":
+        own = Grant("group", f"{settings.broker.group}-feedback", "Read")
+        read = (Grant("topic", name, "Read") for name in (names.feedback, names.predictions, *inputs))
+        return [own, *read, Grant("topic", names.dead_letters, "Write")]
     if role == "releases":
         return [Grant("topic", names.releases, one) for one in ("Read", "Write")]
     outputs = [names.predictions, names.alerts, names.routes, names.review, *rejects]

@@ -33,7 +33,8 @@ class DeliveryFailed(RuntimeError):
     """The broker refused an output; the message names the topic."""
 
 
-def _failure(error: KafkaError, topic: str, who: str) -> Exception:
+def delivery_failure(error: KafkaError, topic: str, who: str) -> Exception:
+    """What an output that the broker has not taken is to us; `who` we are, for the message."""
     if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
         return not_allowed(who, "Write", "topic", topic)
     kind = BrokerUnavailable if error.code() in BROKER_AWAY else DeliveryFailed
@@ -52,7 +53,7 @@ class _Delivery:
     def report(self, error: KafkaError | None, message: Message) -> None:
         self._missing -= 1
         if error is not None and self._error is None:
-            self._error = _failure(error, str(message.topic()), self._who)
+            self._error = delivery_failure(error, str(message.topic()), self._who)
         if not self._missing:
             self._future.get_loop().call_soon_threadsafe(self._resolve)
 
@@ -130,7 +131,9 @@ class Publisher:
             except BufferError:
                 return index
             except KafkaException as error:
-                raise _failure(error.args[0], topics[name], self._who) from None  # known before it is even queued
+                raise delivery_failure(
+                    error.args[0], topics[name], self._who
+                ) from None  # known before it is even queued
         return len(outputs)
 
     def _on_error(self, _: KafkaError) -> None:

@@ -191,6 +191,16 @@ class SurgeSettings(Section):
         return self
 
 
+class FeedbackSettings(Section):
+    """How people's labels become versions of the data set, one task at a time."""
+
+    wait_s: float = Field(ge=0, le=30 * 86_400)
+    collect_every_s: float = Field(ge=1, le=86_400)
+    index_rows: int = Field(ge=1000, le=100_000_000)
+    max_opinions: int = Field(ge=1, le=100_000_000)
+    keep_versions: int = Field(ge=2, le=1_000_000)
+
+
 class MetricsSettings(Section):
     """Where Prometheus scrapes; loopback unless said otherwise. Port 0 takes a free one."""
 
@@ -247,6 +257,7 @@ class Settings(BaseSettings):
     batching: BatchingSettings
     models: ModelSettings
     surge: SurgeSettings
+    feedback: FeedbackSettings
     metrics: MetricsSettings
     worker: WorkerSettings
     sources: dict[Name, Source]

@@ -61,7 +61,7 @@ class _Target:
 
 def join(
     heard: Sequence[Heard],
-    labelled: Mapping[tuple[str, str], Opinion],
+    labelled: Callable[[str, str], Opinion | None],
     predictions: Predictions,
     texts: Texts,
     chat: Collection[str],
@@ -70,7 +70,7 @@ def join(
 
     Args:
         heard: records of any tasks.
-        labelled: an opinion on each text that somebody has labelled before, by task and key.
+        labelled: an opinion on the text of a task and key, if somebody has labelled it before.
         predictions: what was predicted.
         texts: what lies in the sources.
         chat: names of the sources whose events belong to conversations.
@@ -79,7 +79,7 @@ def join(
     lacking = {
         target.at
         for one, target in zip(heard, targets, strict=True)
-        if isinstance(target, _Target) and one.label is not None and (one.task, target.key) not in labelled
+        if isinstance(target, _Target) and one.label is not None and labelled(one.task, target.key) is None
     }
     found = texts.find(lacking)
     return [_joined(*pair, labelled, found, chat) for pair in zip(heard, targets, strict=True)]
@@ -112,7 +112,7 @@ def _target(heard: Heard, predictions: Predictions) -> _Target | Joined:
 def _joined(
     heard: Heard,
     target: _Target | Joined,
-    labelled: Mapping[tuple[str, str], Opinion],
+    labelled: Callable[[str, str], Opinion | None],
     found: Mapping[Coordinates, Found],
     chat: Collection[str],
 ) -> Joined:
@@ -120,7 +120,7 @@ def _joined(
         return target
     if heard.label is None:
         return Statement(Withdrawal(heard.task, target.key, heard.annotator, heard.labelled_at_s), heard.at)
-    if (before := labelled.get((heard.task, target.key))) is not None:
+    if (before := labelled(heard.task, target.key)) is not None:
         said = replace(before, **_words(heard, heard.label))
         return Statement(said if before.release else replace(said, **_served(target.known)), heard.at)
     match found[target.at]:

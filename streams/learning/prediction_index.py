@@ -23,7 +23,6 @@ from streams.intake import BadInput, seconds_of
 log = logging.getLogger(__name__)
 
 MAX_PREDICTION_BYTES = 256 << 10  # a larger one is none
-ROWS_AT_ONCE = 5000
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS predictions (

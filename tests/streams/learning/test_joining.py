@@ -52,8 +52,13 @@ def heard(subject: OwnText | OfPrediction | OfEvent, label: str | None = TOLD, a
     return Heard(FakeRecord(b"", 3, "feedback", 1), "intent", subject, label, annotator, 2000.0, "sure")
 
 
+def knows(*labelled: Opinion) -> Callable[[str, str], Opinion | None]:
+    by_key = {(opinion.task, opinion.key): opinion for opinion in labelled}
+    return lambda task, key: by_key.get((task, key))
+
+
 def joined(one: Heard, *known: Known, found: Found = EVENT, labelled: Collection[Opinion] = ()) -> Joined:
-    before = {(opinion.task, opinion.key): opinion for opinion in labelled}
+    before = knows(*labelled)
     (result,) = join(
         [one], before, Predictions(*known), Texts(dict.fromkeys([AT, *(one.at for one in known)], found)), {"chat"}
     )
@@ -67,8 +72,8 @@ def said(of: Joined) -> Opinion:
 
 
 EXPECTED = Opinion(
-    "intent", "chat/0/5", "where is my card", TOLD, "ann", 2000.0, 1000.0, "chat", "sure", "card_arrival", 0.4, "intent-1",
-    "c-7",
+    "intent", "chat/0/5", "where is my card", TOLD, "ann", 2000.0, 1000.0, "chat", "sure",
+    "card_arrival", 0.4, "intent-1", "c-7",
 )  # fmt: skip
 
 
@@ -94,13 +99,13 @@ def test_a_text_that_somebody_has_labelled_is_not_looked_up_again() -> None:
     unknown_then = replace(before, predicted=None, score=None, release=None)
     assert said(joined(heard(OF_ID), KNOWN, found="gone", labelled=[unknown_then])) == EXPECTED
     texts = Texts({})
-    join([heard(OF_ID), heard(OF_ID, None)], {("intent", "chat/0/5"): before}, Predictions(), texts, ())
+    join([heard(OF_ID), heard(OF_ID, None)], knows(before), Predictions(), texts, ())
     assert texts.asked == set()
 
 
 def test_each_place_is_looked_at_once() -> None:
     texts = Texts({AT: EVENT})
-    results = join([heard(OF_ID), heard(OfEvent("e5"), annotator="bob")], {}, Predictions(KNOWN), texts, {"chat"})
+    results = join([heard(OF_ID), heard(OfEvent("e5"), annotator="bob")], knows(), Predictions(KNOWN), texts, {"chat"})
     assert texts.asked == {AT}
     assert [said(one).annotator for one in results] == ["ann", "bob"]
 
