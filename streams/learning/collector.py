@@ -174,7 +174,7 @@ class Collector:
             taken[one.task].append(Taken(one, result, since_s))
         letters = [dead_letter(record, "feedback", why, now_s) for record, why in rejected]
         for name, task in self._tasks.items():
-            refused = task.take(taken[name], turned[name], now_s)
+            refused = task.absorb(taken[name], turned[name], now_s)
             letters += [_letter(one, now_s) for one in refused]
         send_letters(self._settings, letters)
         self._make_durable(read, Counter(why.error for _, why in rejected), done, now_s)

@@ -38,9 +38,9 @@ def follow_predictions(
         if (known := prediction_of(message)) is not None:
             rows.append(known)
         if len(rows) >= ROWS_AT_ONCE:
-            index.take(rows, ReadUpTo(topic=name, topic_id=its_id, offsets=offsets))
+            index.remember(rows, ReadUpTo(topic=name, topic_id=its_id, offsets=offsets))
             rows = []
             progress("predictions", count, total)
     ends = {part: max(low, high) for part, (low, high) in ranges.items()}
-    index.take(rows, ReadUpTo(topic=name, topic_id=its_id, offsets=ends))
+    index.remember(rows, ReadUpTo(topic=name, topic_id=its_id, offsets=ends))
     index.forget_before(now_s - settings.topics.retention_hours * 3600)  # the events are not kept for longer

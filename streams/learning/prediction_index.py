@@ -91,7 +91,7 @@ class PredictionIndex:
         row = self._file.execute("SELECT read FROM progress").fetchone()
         return ReadUpTo.model_validate_json(row[0]) if row else None
 
-    def take(self, predictions: Iterable[Known], read: ReadUpTo) -> None:
+    def remember(self, predictions: Iterable[Known], read: ReadUpTo) -> None:
         """Remember predictions, and that the topic was read so far. Of one that comes again the first stays: it is the
         one that consumers acted upon."""
         with self._file:

@@ -93,7 +93,7 @@ class TaskIntake:
             for one in self._contents.waiting
         ]
 
-    def take(self, taken: Collection[Taken], turned: Iterable[Turned], now_s: float) -> list[Turned]:
+    def absorb(self, taken: Collection[Taken], turned: Iterable[Turned], now_s: float) -> list[Turned]:
         """Take in all that is new and all that was waiting; returns what becomes dead letters.
 
         Args:

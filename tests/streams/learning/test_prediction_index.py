@@ -27,7 +27,7 @@ def opened(tmp_path: Path) -> Callable[..., PredictionIndex]:
 def test_a_prediction_is_found_by_its_id_and_by_its_events(opened: Callable[..., PredictionIndex]) -> None:
     with opened() as index:
         assert index.read_up_to() is None
-        index.take(map(known, range(3)), read_up_to(3))
+        index.remember(map(known, range(3)), read_up_to(3))
     with opened() as index:
         assert index.read_up_to() == read_up_to(3)
         assert index.by_id("chat/0/1/risk") == known(1)
@@ -38,14 +38,16 @@ def test_a_prediction_is_found_by_its_id_and_by_its_events(opened: Callable[...,
 
 def test_the_first_prediction_of_an_event_is_the_one_that_counts(opened: Callable[..., PredictionIndex]) -> None:
     with opened() as index:
-        index.take([known(1), known(1, label="smishing"), known(2, "e1"), known(3, "e1", topic="news")], read_up_to(4))
+        index.remember(
+            [known(1), known(1, label="smishing"), known(2, "e1"), known(3, "e1", topic="news")], read_up_to(4)
+        )
         assert index.by_id("chat/0/1/risk") == known(1)
         assert index.by_event("risk", "e1") == [known(1), known(3, "e1", topic="news")]
 
 
 def test_only_the_newest_are_kept(opened: Callable[..., PredictionIndex]) -> None:
     with opened(most=10) as index:
-        index.take(map(known, range(25)), read_up_to(25))
+        index.remember(map(known, range(25)), read_up_to(25))
         assert len(index) == 10
         assert (index.by_id("chat/0/14/risk"), index.by_id("chat/0/15/risk")) == (None, known(15))
 
@@ -53,10 +55,10 @@ def test_only_the_newest_are_kept(opened: Callable[..., PredictionIndex]) -> Non
 @pytest.mark.parametrize(("before_s", "left"), [(0.0, 5), (13.0, 2), (99.0, 0)])
 def test_what_is_too_old_is_forgotten(opened: Callable[..., PredictionIndex], before_s: float, left: int) -> None:
     with opened() as index:
-        index.take((known(number, scored_at_s=10.0 + number) for number in range(5)), read_up_to(5))
+        index.remember((known(number, scored_at_s=10.0 + number) for number in range(5)), read_up_to(5))
         index.forget_before(before_s)
         assert len(index) == left
-        index.take([known(9)], read_up_to(9))
+        index.remember([known(9)], read_up_to(9))
         assert len(index) == left + 1
 
 
@@ -66,9 +68,9 @@ def test_rows_and_progress_are_written_together_or_not_at_all(opened: Callable[.
         raise KeyboardInterrupt
 
     with opened() as index:
-        index.take([known(0)], read_up_to(1))
+        index.remember([known(0)], read_up_to(1))
         with pytest.raises(KeyboardInterrupt):
-            index.take(cut_off(), read_up_to(2))
+            index.remember(cut_off(), read_up_to(2))
         assert (len(index), index.read_up_to()) == (1, read_up_to(1))
 
 
@@ -78,5 +80,5 @@ def test_a_damaged_file_is_made_anew(opened: Callable[..., PredictionIndex], tmp
     path.write_bytes(b"no database" * 1000)
     with opened() as index:
         assert index.read_up_to() is None
-        index.take([known(0)], read_up_to(1))
+        index.remember([known(0)], read_up_to(1))
         assert index.by_id("chat/0/0/risk") == known(0)
