@@ -22,6 +22,7 @@ from models.datasets import Example
 from models.errors import BadDataset, BadRelease, ExportMismatch
 from models.evaluation import Evaluation, evaluate
 from models.golden import GOLDEN, Golden, read_golden
+from models.learning.profiles import PROFILE
 from models.lineage import this_code
 from models.padding import length_sorted_batches, padded
 from models.releases import CONFIG, MODEL, TOKENIZER, Manifest, Precision
@@ -201,7 +202,7 @@ def _write(
     directory: Path, manifest: Manifest, precision: Precision, batches: Sequence[tuple[Ids, Ids]], folder: Path
 ) -> None:
     """A release in this precision, without the packed graph: its weights would be those of another file."""
-    names = [name for name in (MODEL, TOKENIZER, CONFIG, GOLDEN) if name in manifest.files]
+    names = [name for name in (MODEL, TOKENIZER, CONFIG, GOLDEN, PROFILE) if name in manifest.files]
     for name in names:
         shutil.copyfile(directory / name, folder / name)
     if precision != "fp32":

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import random
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -16,9 +17,11 @@ from tokenizers import Tokenizer
 from models import releases
 from models.cards import with_card
 from models.classifier import Classifier, Model, pad_id
+from models.embeddings import text_vectors
 from models.errors import ExportMismatch
-from models.evaluation import fit_scope, judge, summary
+from models.evaluation import Judged, fit_scope, judge, summary
 from models.golden import GOLDEN, GOLDEN_TEXTS, Golden, read_golden, write_golden
+from models.learning.profiles import PROFILE, PROFILE_VECTORS, Profile, profile_of, write_profiles
 from models.lineage import Parent, this_code
 from models.network import TextClassifier
 from models.packed_export import OPSET, export_packed
@@ -75,9 +78,19 @@ def make_release(
         if packed:
             parity["packed"] = _gated(checkpoint, load_packed_cpu(tmp_dir, cores()), tmp_dir)
         model = Model(manifest, Tokenizer.from_file(str(tmp_dir / TOKENIZER)), runtime)
-        heads = [_graded(entry, model, head) for entry, head in zip(manifest.heads, checkpoint.heads, strict=True)]
+        graded = [_graded(entry, model, head) for entry, head in zip(manifest.heads, checkpoint.heads, strict=True)]
+        heads = [entry for entry, _ in graded]
+        write_profiles(
+            tmp_dir,
+            {
+                head.task.name: _profile(tmp_dir, model, head, judged, progress)
+                for head, (_, judged) in zip(checkpoint.heads, graded, strict=True)
+            },
+        )
+        files = {**manifest.files, PROFILE: releases.file_sha256(tmp_dir / PROFILE)}
         metrics = {"parity": parity, "best_epoch": checkpoint.best_epoch, **checkpoint.notes}
-        manifest = with_card(tmp_dir, manifest.model_copy(update={"heads": tuple(heads), "metrics": metrics}))
+        changes = {"heads": tuple(heads), "metrics": metrics, "files": files}
+        manifest = with_card(tmp_dir, manifest.model_copy(update=changes))
         releases.write_manifest(tmp_dir, manifest)
         dest = releases.publish(tmp_dir, out or folder / manifest.release)
         progress("done", 2, 2)
@@ -178,12 +191,20 @@ def _logits(run: Callable[[Ids, Ids], Floats], windows: Sequence[Sequence[int]],
     return np.concatenate(rows)
 
 
-def _graded(entry: HeadEntry, model: Model, head: TrainedHead) -> HeadEntry:
+def _graded(entry: HeadEntry, model: Model, head: TrainedHead) -> tuple[HeadEntry, Judged]:
     classifier = Classifier(model, head.task)
     judged = judge(classifier, [*head.dev_examples, *head.strangers])
     grades = summary(classifier, judged).model_dump(include=set(DEV_GRADES), exclude_none=True)
     scope = fit_scope(classifier.head, judged, head.task)
-    return entry.model_copy(update={"metrics": {"dev": grades}, "scope": scope})
+    return entry.model_copy(update={"metrics": {"dev": grades}, "scope": scope}), judged
+
+
+def _profile(directory: Path, model: Model, head: TrainedHead, judged: Judged, progress: Progress) -> Profile:
+    texts = [one.text for one in judged.examples]
+    windows = [one.windows for one in model.encode(texts)]
+    sample = random.Random(0).sample(texts, min(PROFILE_VECTORS, len(texts)))  # noqa: S311 - no secret
+    vectors = text_vectors(directory, Classifier(model, head.task), sample, progress)
+    return profile_of(judged, windows, head.known_tokens, vectors)
 
 
 def _tasks(checkpoint: Checkpoint) -> list[str]:

@@ -1,11 +1,11 @@
 """Releases: immutable directories of a model, its tokenizer and a manifest that says where both come from.
 
-    home()/releases/<task>/<release>/{model.onnx, packed.onnx, tokenizer.json, config.json, golden.json, card.md,
-                                      manifest.json}
+    home()/releases/<task>/<release>/{model.onnx, packed.onnx, tokenizer.json, config.json, golden.json, profile.json,
+                                      card.md, manifest.json}
     home()/starter/<task>/<key>/...      the starter models, see `models.starter`
 
 A release serves one task or several: its encoder has a head for each. Releases made by 0.1.0 have one head and none
-of packed.onnx, config.json and golden.json, and stay good.
+of packed.onnx, config.json, golden.json and profile.json, and stay good.
 A release becomes visible by one rename, whole; names that start with a dot are work in progress and never looked at.
 """
 

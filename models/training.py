@@ -78,6 +78,7 @@ class TrainedHead:
     dev_examples: tuple[Example, ...]  # the model did not learn from them; it was chosen and calibrated on them
     strangers: tuple[Example, ...]  # nor from these, which are out of scope
     data: Data
+    known_tokens: frozenset[int] = frozenset()  # those of the texts it learned from
 
 
 @dataclass(frozen=True)
@@ -215,7 +216,7 @@ def train(  # noqa: C901 - one flat loop, read from top to bottom
     return Checkpoint(
         model=network.eval().cpu(),
         tokenizer=tokenizer,
-        heads=tuple(_trained(*each) for each in zip(lessons, graded, strict=True)),
+        heads=tuple(_trained(*each) for each in zip(lessons, matters, graded, strict=True)),
         max_tokens=max_tokens,
         settings=settings,
         base=origin.base,
@@ -394,7 +395,7 @@ def _held_out(
     return graded
 
 
-def _trained(lesson: Lesson, graded: _Graded) -> TrainedHead:
+def _trained(lesson: Lesson, matter: _Matter, graded: _Graded) -> TrainedHead:
     _, _, subject, task = graded
     return TrainedHead(
         task=task,
@@ -405,4 +406,5 @@ def _trained(lesson: Lesson, graded: _Graded) -> TrainedHead:
         dev_examples=tuple(subject.dev_examples),
         strangers=tuple(subject.strangers),
         data=Data(name=lesson.data_name, sha256=data_hash(lesson.examples), rows=len(lesson.examples)),
+        known_tokens=frozenset(one for ids in matter.learned.ids for one in ids),
     )

@@ -26,6 +26,7 @@ from streams.evidence import AlertEvidence
 from streams.exits import end_process, guarded
 from streams.grants import grants, require_access
 from streams.intake import Intake
+from streams.learning.drift_meter import DriftMeter
 from streams.learning.rollout import Rollout, prepare
 from streams.live import Loaded
 from streams.pipeline import SourcePipeline
@@ -88,6 +89,10 @@ def build_worker(settings: Settings, models: Sequence[Loaded]) -> Worker:
     device = Device(scorers, slots, hang_s=settings.models.hang_s, hold_limit_s=settings.models.hold_limit_s)
     loops: dict[str, Loop] = {"device": device.run}
     pipelines: dict[str, SourcePipeline] = {}
+    drift = None
+    if settings.drift.samples_per_s:
+        drift = DriftMeter(settings.drift.samples_per_s, settings.drift.window_s)
+        loops["drift"] = drift.run
 
     def finish(one: Slice) -> None:
         one.finish(cast(SliceConsumer, app.consumer))
@@ -106,6 +111,7 @@ def build_worker(settings: Settings, models: Sequence[Loaded]) -> Worker:
             finish,
             source.shed_after_s,
             AlertEvidence(patience_s) if patience_s else None,
+            drift,
         )
         pipelines[name] = pipeline
         loops[f"source-{name}"] = pipeline.run

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from models.classifier import Encoded, Head, Model, Span
 from models.errors import BadTask
+from models.learning.profiles import Profile, read_profiles
 from models.out_of_scope import Scope, outside_column
 from models.references import is_reference
 from models.releases import MANIFEST, file_sha256, find_release
@@ -145,6 +146,7 @@ class Loaded:
 
     `reference` loads the same release anew, for the reference runtime on the CPU: what serves while this model is ill.
     `sha256` is that of the release's manifest, if it came from one.
+    `profiles` say by task what its texts were like when it was made; older releases have none.
     """
 
     model: TextModel
@@ -152,6 +154,7 @@ class Loaded:
     costs: tuple[tuple[int, float], ...]
     reference: Callable[[], Loaded] | None = None
     sha256: str = ""  # of the release's manifest
+    profiles: Mapping[str, Profile] = field(default_factory=dict)
 
     @cached_property
     def tasks(self) -> frozenset[str]:
@@ -235,6 +238,7 @@ def load_release(settings: Settings, directory: Path, names: Sequence[str], runt
         serve(model, tasks),
         reference=partial(_reference, directory, chosen.threads, tasks),
         sha256=file_sha256(directory / MANIFEST),
+        profiles=read_profiles(directory),
     )
 
 

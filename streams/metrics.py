@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
+from models.learning.drift import Quantity, Shift
+from models.learning.estimated_accuracy import Expected
 from streams.adaptive import Pace
 from streams.batching import Batch
 from streams.bulk_histogram import BulkHistogram
@@ -100,6 +102,20 @@ SURGE_EVICTIONS = _counter(
     "surge_evictions_total", "What the surge detector forgot or refused for want of room", "what"
 )
 SURGES_OPEN = _gauge("surges_open", "Surge alerts not resolved yet")
+DRIFT = _gauge(
+    "drift_distance", "How far a quantity is from the release's profile: PSI, or MMD", "task", "release", "quantity"
+)
+DRIFT_LIMIT = _gauge("drift_limit", "From where on that distance is drift", "task", "release", "quantity")
+DRIFT_EVENTS = _gauge("drift_window_events", "Events that were compared with the profile", "task", "release")
+EXPECTED_ACCURACY = _gauge(
+    "expected_accuracy_ratio", "Accuracy that the scores of these events let expect", "task", "release"
+)
+EXPECTED_AT_RELEASE = _gauge(
+    "expected_accuracy_at_release_ratio",
+    "The same of the development texts, when the release was made",
+    "task",
+    "release",
+)
 READY = _gauge("ready", "1 while /ready answers 200: partitions are assigned, and no model's texts are held")
 
 
@@ -231,6 +247,36 @@ class EffectiveOffsets:
         self._releases[place] = release
         RELEASE_OFFSET.labels(task, topic, str(partition), release).set(offset)
         return before
+
+
+class DriftMetrics:
+    """One release at work on one task, beside its profile; the labels go when it is no longer at work."""
+
+    def __init__(self, task: str, release: str) -> None:
+        self._its = (task, release)
+        self._quantities: set[str] = set()
+
+    def moved(self, shifts: Mapping[Quantity, Shift]) -> None:
+        """How far each of these has moved."""
+        for quantity, shift in shifts.items():
+            self._quantities.add(quantity)
+            DRIFT.labels(*self._its, quantity).set(shift.value)
+            DRIFT_LIMIT.labels(*self._its, quantity).set(shift.limit)
+
+    def expected(self, expected: Expected, at_release: float) -> None:
+        """What the scores let expect, and what they did of the development texts."""
+        DRIFT_EVENTS.labels(*self._its).set(expected.n)
+        if expected.accuracy is not None:
+            EXPECTED_ACCURACY.labels(*self._its).set(expected.accuracy.value)
+            EXPECTED_AT_RELEASE.labels(*self._its).set(at_release)
+
+    def forget(self) -> None:
+        """Show nothing of it."""
+        for quantity in self._quantities:
+            for gauge in (DRIFT, DRIFT_LIMIT):
+                gauge.remove(*self._its, quantity)
+        for gauge in (DRIFT_EVENTS, EXPECTED_ACCURACY, EXPECTED_AT_RELEASE):
+            gauge.remove(*self._its)
 
 
 class ScorerMetrics:

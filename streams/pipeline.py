@@ -25,6 +25,7 @@ from streams.envelope import dead_letter
 from streams.events import Event, Output, Rejected, iso
 from streams.evidence import AlertEvidence
 from streams.intake import Intake
+from streams.learning.drift_meter import DriftMeter
 from streams.live import Served
 from streams.publishing import Publisher
 from streams.room import Room, held_bytes
@@ -47,6 +48,7 @@ class _Accepted(NamedTuple):
     slice: Slice
     serving: _Serving
     verdicts: list[Event | Rejected]
+    texts: list[str]  # of the events among them
     scores: list[asyncio.Future[list[Outcome]]]  # of each scorer, one outcome per event
 
 
@@ -64,6 +66,7 @@ class SourcePipeline:
         finish: called with each slice whose outputs are acknowledged.
         shed_after_s: events that waited longer are set aside unscored; None never does.
         evidence: adds to alerts the words they rest on; None leaves them as they are.
+        drift: looks at some of what was scored; None at nothing.
         clock: wall clock, seconds since 1970.
     """
 
@@ -79,6 +82,7 @@ class SourcePipeline:
         finish: Callable[[Slice], None],
         shed_after_s: float | None = None,
         evidence: AlertEvidence | None = None,
+        drift: DriftMeter | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._intake = intake
@@ -89,6 +93,7 @@ class SourcePipeline:
         self._finish = finish
         self._shed_after_s = shed_after_s
         self._evidence = evidence
+        self._drift = drift
         self._clock = clock
         self._room = room
         self._running: set[asyncio.Task[None]] = set()
@@ -127,7 +132,9 @@ class SourcePipeline:
         scores = [await scorer.submit(texts, self._lane) for scorer in serving.scorers]
         before = self._handed_over.get(one.tp)
         handed_over = self._handed_over[one.tp] = asyncio.get_running_loop().create_future()
-        task = asyncio.create_task(self._complete(_Accepted(one, serving, verdicts, scores), before, handed_over))
+        task = asyncio.create_task(
+            self._complete(_Accepted(one, serving, verdicts, texts, scores), before, handed_over)
+        )
         self._running.add(task)
         task.add_done_callback(functools.partial(self._completed, size_bytes, serving.scorers))
 
@@ -135,6 +142,8 @@ class SourcePipeline:
         self, accepted: _Accepted, before: asyncio.Future[None] | None, handed_over: asyncio.Future[None]
     ) -> None:
         outcomes = [await future for future in accepted.scores]
+        if self._drift is not None:
+            self._drift.take(accepted.texts, outcomes)
         outputs: Sequence[Output] = self._outputs(accepted, outcomes)
         if self._evidence is not None:
             outputs = await self._evidence.added(outputs, accepted.verdicts, accepted.serving.scorers)

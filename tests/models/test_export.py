@@ -31,7 +31,16 @@ from models.train_settings import TrainSettings
 from models.training import Checkpoint, train
 from tests.models.tiny import ignore, make_examples
 
-FILES = ["card.md", "config.json", "golden.json", "manifest.json", "model.onnx", "packed.onnx", "tokenizer.json"]
+FILES = [
+    "card.md",
+    "config.json",
+    "golden.json",
+    "manifest.json",
+    "model.onnx",
+    "packed.onnx",
+    "profile.json",
+    "tokenizer.json",
+]
 
 
 @pytest.fixture(scope="module")
