@@ -48,25 +48,44 @@ def out_of_fold(
     every label evenly; one that occurs once is unknown to the fold it is in and has probability 0 there.
     Raises BadDataset for too few examples, MissingExtra without scikit-learn.
     """
-    try:
-        from sklearn.linear_model import LogisticRegression
-    except ImportError as error:
-        raise MissingExtra(f"finding label errors needs scikit-learn: {DATA_EXTRA}") from error
     labels = int(targets.max()) + 1 if len(targets) else 0
     if labels < 2 or len(targets) < 2 * folds:
         raise BadDataset(f"label errors need two labels and {2 * folds} examples, found {labels} and {len(targets)}")
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    directions = vectors / np.where(lengths == 0, 1, lengths)
     fold_of = _folds(targets, folds, seed)
     probabilities = np.zeros((len(targets), labels))
     for fold in range(folds):
         if progress is not None:
             progress(f"fold {fold + 1}/{folds}", fold, folds)
         held = fold_of == fold
-        model = LogisticRegression(C=INVERSE_PENALTY, max_iter=MOST_STEPS, tol=1e-3)
-        model.fit(directions[~held], targets[~held])
-        probabilities[np.ix_(held, model.classes_)] = model.predict_proba(directions[held])
+        probabilities[held] = taught(vectors[~held], targets[~held], vectors[held], labels)
     return probabilities
+
+
+def taught(vectors: npt.NDArray[np.float32], targets: Targets, asked: npt.NDArray[np.float32], labels: int) -> Floats:
+    """Probabilities [m, labels] of other texts, `asked` [m, width], by a logistic regression that learns from these.
+
+    A label that is none of the targets has probability 0, and the only one there is 1. Raises MissingExtra without
+    scikit-learn.
+    """
+    try:
+        from sklearn.linear_model import LogisticRegression
+    except ImportError as error:
+        raise MissingExtra(f"finding label errors needs scikit-learn: {DATA_EXTRA}") from error
+    probabilities = np.zeros((len(asked), labels))
+    present = np.unique(targets)
+    if len(present) == 1:
+        probabilities[:, present] = 1.0
+    elif len(present) and len(asked):
+        model = LogisticRegression(C=INVERSE_PENALTY, max_iter=MOST_STEPS, tol=1e-3)
+        model.fit(_directions(vectors), targets)
+        probabilities[:, present] = model.predict_proba(_directions(asked))
+    return probabilities
+
+
+def _directions(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    directions: npt.NDArray[np.float32] = np.divide(vectors, np.where(lengths == 0, 1, lengths), dtype=np.float32)
+    return directions
 
 
 def _folds(targets: Targets, folds: int, seed: int) -> Targets:

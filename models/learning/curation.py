@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from pydantic import BaseModel, ConfigDict, Field
+
+from models.near_duplicates import ALIKE
+
 Reason = Literal[
     "duplicate",  # the same text under another key: kept once
     "near-duplicate",  # nearly a text that is kept, with the same label
@@ -74,3 +78,36 @@ class Curation:
 
 
 REASONS: tuple[Reason, ...] = get_args(Reason)
+
+
+class CurationSettings(BaseModel):
+    """What curation lets pass."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    trusted: frozenset[str] = Field(
+        default=frozenset(), description="annotators whom a person vouches for: never quarantined, no share"
+    )
+    least_agreement: float = Field(
+        default=0.75,
+        ge=0,
+        le=1,
+        description="who surely agrees with the others less than so many times as often as usual",
+    )
+    least_compared: int = Field(default=10, ge=2, description="opinions, before agreement says anything")
+    least_certainty: float = Field(default=0.7, ge=0, le=1, description="of a label on which annotators disagree")
+    most_lost: float = Field(
+        default=0.03,
+        ge=0,
+        le=1,
+        description="of right labels, to the search for wrong ones; measured on training texts",
+    )
+    burst_window_s: float = Field(default=600, gt=0)
+    burst_annotator: int = Field(default=120, ge=1, description="most opinions of one annotator in the window")
+    burst_source: int = Field(default=2000, ge=1, description="most opinions on texts of one source in the window")
+    annotator_share: float = Field(default=0.2, gt=0, le=1, description="of a label's texts, those trained on included")
+    source_share: float = Field(default=0.5, gt=0, le=1, description="the same for one source")
+    free_texts: int = Field(default=10, ge=0, description="of a label, from one annotator or source whatever the share")
+    most_of_label: int = Field(default=2000, ge=1, description="texts kept of one label, the newest")
+    alike: float = Field(default=ALIKE, gt=0, le=1, description="how similar near-duplicates are at least")
+    seed: int = 7
