@@ -191,7 +191,6 @@ class SurgeSettings(Section):
         return self
 
 
-<<<<<<< HEAD
 class FeedbackSettings(Section):
     """How people's labels become versions of the data set, one task at a time."""
 
@@ -200,13 +199,13 @@ class FeedbackSettings(Section):
     index_rows: int = Field(ge=1000, le=100_000_000)
     max_opinions: int = Field(ge=1, le=100_000_000)
     keep_versions: int = Field(ge=2, le=1_000_000)
-=======
+
+
 class DriftSettings(Section):
     """What is compared with the profile of a release, and how many labels a person may be asked for."""
 
     samples_per_s: float = Field(ge=0, le=1000)
     window_s: float = Field(ge=60, le=7 * 86_400)
->>>>>>> 9e501ae (Releases carry a profile of their texts and predictions; workers compare a sample of what they score with it)
 
 
 class MetricsSettings(Section):
@@ -265,11 +264,8 @@ class Settings(BaseSettings):
     batching: BatchingSettings
     models: ModelSettings
     surge: SurgeSettings
-<<<<<<< HEAD
     feedback: FeedbackSettings
-=======
     drift: DriftSettings
->>>>>>> 9e501ae (Releases carry a profile of their texts and predictions; workers compare a sample of what they score with it)
     metrics: MetricsSettings
     worker: WorkerSettings
     sources: dict[Name, Source]
