@@ -52,20 +52,33 @@ def distances(
 
 
 def text_vectors(directory: Path, classifier: Classifier, texts: Sequence[str], progress: Progress) -> Floats:
-    """The vector of each text's first window, [n, width], in float32 on the CPU.
+    """The vector of each text's first window, [n, width], in float32 on the CPU. Raises as `TextVectors` does."""
+    return TextVectors(directory, classifier)(texts, progress)
 
-    Raises MissingExtra without the onnx package, IntegrityError for a graph that does not end in a linear layer.
+
+class TextVectors:
+    """Gives the vectors of a release's texts.
+
+    Raises:
+        MissingExtra: without the onnx package.
+        IntegrityError: a graph that does not end in a linear layer.
     """
-    session, output = _vector_session(directory)
-    windows = [one.windows[0] for one in classifier.model.encode(texts)]
-    parts, order = [], []
-    for rows in length_sorted_batches([len(window) for window in windows], BATCH_TOKENS["cpu"]):
-        inputs = dict(zip(INPUTS, padded([windows[row] for row in rows], classifier.model.pad_id), strict=True))
-        parts.append(session.run([output], inputs)[0])
-        order += rows
-        progress("text vectors", len(order), len(windows))
-    vectors: Floats = np.concatenate(parts)[np.argsort(order)]
-    return vectors
+
+    def __init__(self, directory: Path, classifier: Classifier) -> None:
+        self._session, self._output = _vector_session(directory)
+        self._model = classifier.model
+
+    def __call__(self, texts: Sequence[str], progress: Progress = lambda *_: None) -> Floats:
+        """The vector of each text's first window, [n, width], in float32 on the CPU; n is at least 1."""
+        windows = [one.windows[0] for one in self._model.encode(texts)]
+        parts, order = [], []
+        for rows in length_sorted_batches([len(window) for window in windows], BATCH_TOKENS["cpu"]):
+            inputs = dict(zip(INPUTS, padded([windows[row] for row in rows], self._model.pad_id), strict=True))
+            parts.append(self._session.run([self._output], inputs)[0])
+            order += rows
+            progress("text vectors", len(order), len(windows))
+        vectors: Floats = np.concatenate(parts)[np.argsort(order)]
+        return vectors
 
 
 def _vector_session(directory: Path) -> tuple[ort.InferenceSession, str]:

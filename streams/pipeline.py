@@ -143,7 +143,7 @@ class SourcePipeline:
     ) -> None:
         outcomes = [await future for future in accepted.scores]
         if self._drift is not None:
-            self._drift.take(accepted.texts, outcomes)
+            self._drift.sample(accepted.texts, outcomes)
         outputs: Sequence[Output] = self._outputs(accepted, outcomes)
         if self._evidence is not None:
             outputs = await self._evidence.added(outputs, accepted.verdicts, accepted.serving.scorers)

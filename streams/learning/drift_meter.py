@@ -1,6 +1,6 @@
 """How far what a worker scores is from what its releases were made with: a sample of the events, compared all the time.
 
-On an event's way stands `take` alone, once a slice: it keeps a few of the slice's events, so many a second whatever the
+On an event's way stands `sample` alone, once a slice: it keeps a few of the slice's events, so many a second whatever the
 load. They are tokenised and counted on a thread of their own, seconds later, and only the figures are kept.
 """
 
@@ -51,7 +51,7 @@ class DriftMeter:
         self._taken: list[_Sample] = []
         self._windows: dict[tuple[str, str], _Window] = {}  # by task and release
 
-    def take(self, texts: Sequence[str], outcomes: Sequence[Sequence[Outcome]]) -> None:
+    def sample(self, texts: Sequence[str], outcomes: Sequence[Sequence[Outcome]]) -> None:
         """Look at some of these texts, whose outcomes by each scorer are in the same order; on the event loop."""
         now_s = self._clock()
         allowed = min(self._most, self._allowed + (now_s - self._then_s) * self._samples_per_s)
