@@ -1,7 +1,7 @@
-"""How far what a worker scores is from what its releases were made with: a sample of the events, compared all the time.
+"""How far what a worker scores is from what its releases were made with: a sample of the events, compared all along.
 
-On an event's way stands `sample` alone, once a slice: it keeps a few of the slice's events, so many a second whatever the
-load. They are tokenised and counted on a thread of their own, seconds later, and only the figures are kept.
+On an event's way stands `sample` alone, once a slice: it keeps a few of the slice's events, so many a second whatever
+the load. They are tokenised and counted on a thread of their own, seconds later, and only the figures are kept.
 """
 
 from __future__ import annotations
