@@ -154,7 +154,7 @@ class Loaded:
     costs: tuple[tuple[int, float], ...]
     reference: Callable[[], Loaded] | None = None
     sha256: str = ""  # of the release's manifest
-    profiles: Mapping[str, Profile] = field(default_factory=dict)
+    profiles: Mapping[str, Profile] = field(default_factory=dict, compare=False)
 
     @cached_property
     def tasks(self) -> frozenset[str]:
