@@ -16,6 +16,7 @@ ModelError
 ├── BadReference        a name is none of a release in the model registry, or no alias
 ├── RegistryRefused     the model registry does not let us do what was asked
 ├── RegistryUnavailable the model registry does not answer, or fails
+├── BadRun              a run of the learning loop is not there, or not as far as what was asked needs
 ├── Busy                another process is at work where only one may be
 └── MissingExtra        an optional dependency is not installed
 """
@@ -83,6 +84,10 @@ class RegistryRefused(ModelError):
 
 class RegistryUnavailable(ModelError):
     """The model registry does not answer, or fails: it may be there later."""
+
+
+class BadRun(ModelError):
+    """A run of the learning loop is not there, or not where it can be approved or shown."""
 
 
 class Busy(ModelError):
