@@ -169,7 +169,7 @@ def grades(
         mine = votes.voter == number
         found[name] = AnnotatorGrade(
             opinions=int(mine.sum()),
-            shared=_shared(votes, mine, len(names)),
+            shared=_shared(votes, mine),
             agreement=rates[number][0].share,
             weight=float(result.right[number]),
             quarantined=blame,
@@ -191,9 +191,8 @@ def _rates(votes: Votes, result: Agreed, comparable: npt.NDArray[np.bool_], anno
     return found
 
 
-def _shared(votes: Votes, mine: npt.NDArray[np.bool_], annotators: int) -> int:
-    people = votes.voter < annotators
-    return int(np.isin(votes.text[mine], votes.text[people & ~mine]).sum())
+def _shared(votes: Votes, mine: npt.NDArray[np.bool_]) -> int:
+    return int(np.isin(votes.text[mine], votes.text[~mine]).sum())
 
 
 def _blame(label: str | None, rate: _Rate, usual: float) -> str:
