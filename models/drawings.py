@@ -1,4 +1,4 @@
-"""The pictures of an evaluation report, as SVG: confusion matrix, reliability diagram, risk-coverage curve.
+"""The pictures of reports, as SVG: confusion matrix, reliability diagram, curves of risk, training and evidence.
 
 matplotlib (extra `train`) is imported here alone. Text in the pictures comes from data: it is never taken for
 mathematics, and the report embeds each picture as an image, in which nothing can run.
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from models.calibration import reliability
 from models.ranking import risk_coverage
@@ -50,9 +51,11 @@ def most_confused(counts: npt.NDArray[np.int64], most: int = MOST_LABELS) -> lis
     return sorted(np.argsort(-involved, kind="stable")[:most].tolist())
 
 
-def confusion_picture(counts: npt.NDArray[np.int64], labels: Sequence[str]) -> bytes:
-    """Rows are true labels, and colours their shares; at most MOST_LABELS of them."""
-    shown = most_confused(counts)
+def confusion_picture(
+    counts: npt.NDArray[np.int64], labels: Sequence[str], shown: Sequence[int] | None = None
+) -> bytes:
+    """Rows are true labels, and colours their shares; the labels `shown`, or at most MOST_LABELS of them."""
+    shown = most_confused(counts) if shown is None else shown
     part = counts[np.ix_(shown, shown)]
     shares = part / np.maximum(counts[shown].sum(axis=1, keepdims=True), 1)
     names = [_short(labels[column]) for column in shown]
@@ -99,6 +102,29 @@ def risk_picture(confidence: Floats, correct: Bools, review_below: float) -> byt
         axes.set(xlim=(0, 1.01), xlabel="share of texts decided without a person", ylabel="share of those wrong")
         axes.set_ylim(0, max(0.01, 1.1 * float(curve.risk.max())))
         axes.legend(loc="upper left", frameon=False)
+        return _svg(figure)
+
+
+def curve_picture(points: Sequence[tuple[int, float]], name: str) -> bytes:
+    """A figure by optimiser steps, one point at least."""
+    steps, values = zip(*points, strict=True)
+    with _axes(3.4, 2.4) as (figure, axes):
+        axes.plot(steps, values, color=BLUE, marker="." if len(points) < 30 else "")
+        axes.set(xlabel="steps", title=_short(name))
+        return _svg(figure)
+
+
+def evidence_picture(counts: Sequence[int], better: Floats, worse: Floats, promote: float, roll_back: float) -> bytes:
+    """E-values [looks] by the number of labels, on a logarithmic scale, and the limits at which they decide."""
+    with _axes(5.6, 3.2) as (figure, axes):
+        axes.axhline(1, color=GREY, linewidth=0.8)
+        for values, limit, name, colour in ((better, promote, "better", BLUE), (worse, roll_back, "worse", ORANGE)):
+            axes.plot(counts, values, color=colour, label=f"challenger is {name}")
+            axes.axhline(limit, color=colour, linewidth=1, linestyle="--")
+        axes.set(xlabel="labelled texts", ylabel="evidence (e-value)", yscale="log")
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))  # the scale's own writes mathematics
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.legend(loc="best", frameon=False)
         return _svg(figure)
 
 

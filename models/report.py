@@ -52,29 +52,40 @@ def write_report(contents: Contents, folder: Path, now: datetime) -> Path:
 
 def rendered(contents: Contents, now: datetime) -> str:
     """The page; the same contents and time give the same page."""
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, finalize=_printable, undefined=jinja2.StrictUndefined
-    )
-    environment.filters |= {"rate": lambda value: f"{value:.3f}", "points": lambda value: f"{100 * value:.1f}"}
     found, judged = contents.found, contents.judged
     counts = confusion_counts(judged.targets, judged.chosen, len(judged.labels))
     labels = [printable(label) for label in judged.labels]
     shown = len(most_confused(counts))
-    return environment.get_template(FILE).render(
-        found=found,
-        figures=_figures(found),
-        data_name=contents.data_name,
-        made_at=now.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        pictures=_pictures(contents, counts, labels),
-        labels_shown=shown,
-        labels_left_out=len(labels) - shown,
-        confusions=_confusions(counts, labels),
-        per_label=[*found.per_label.items()],
-        slices=contents.slices,
-        robustness=contents.robustness,
-        mistakes=worst_mistakes(judged),
+    return (
+        environment()
+        .get_template(FILE)
+        .render(
+            found=found,
+            figures=_figures(found),
+            data_name=contents.data_name,
+            made_at=now.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            pictures=_pictures(contents, counts, labels),
+            labels_shown=shown,
+            labels_left_out=len(labels) - shown,
+            confusions=_confusions(counts, labels),
+            per_label=[*found.per_label.items()],
+            slices=contents.slices,
+            robustness=contents.robustness,
+            mistakes=worst_mistakes(judged),
+        )
     )
+
+
+def environment() -> jinja2.Environment:
+    """How pages are made of the templates of `models`: everything is escaped, and nothing may be left out."""
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        finalize=_printable,
+        undefined=jinja2.StrictUndefined,
+    )
+    made.filters |= {"rate": lambda value: f"{value:.3f}", "points": lambda value: f"{100 * value:.1f}"}
+    return made
 
 
 def worst_mistakes(judged: Judged, most: int = WORST) -> list[dict[str, Any]]:
@@ -83,7 +94,7 @@ def worst_mistakes(judged: Judged, most: int = WORST) -> list[dict[str, Any]]:
     wrong = np.flatnonzero(~judged.correct)
     return [
         {
-            "text": _beginning(judged.examples[row].text),
+            "text": beginning(judged.examples[row].text),
             "true": judged.examples[row].label,
             "given": judged.labels[chosen[row]],
             "score": float(confidence[row]),
@@ -101,7 +112,8 @@ def _printable(value: Any) -> Any:
     return printable(value, "\n") if isinstance(value, str) else value
 
 
-def _beginning(text: str) -> str:
+def beginning(text: str) -> str:
+    """A text, or as much of it as is shown."""
     return text if len(text) <= TEXT_CHARS else text[:TEXT_CHARS] + " \N{HORIZONTAL ELLIPSIS}"
 
 
@@ -126,15 +138,16 @@ def _pictures(contents: Contents, counts: np.ndarray, labels: Sequence[str]) -> 
     uncalibrated = judged.uncalibrated
     right_before = uncalibrated.argmax(axis=1) == judged.targets
     return {
-        "confusion": _embedded(confusion_picture(counts, labels)),
-        "reliability": _embedded(
+        "confusion": embedded(confusion_picture(counts, labels)),
+        "reliability": embedded(
             reliability_picture(judged.confidence, judged.correct, uncalibrated.max(axis=1), right_before)
         ),
-        "risk": _embedded(risk_picture(judged.confidence, judged.correct, contents.review_below)),
+        "risk": embedded(risk_picture(judged.confidence, judged.correct, contents.review_below)),
     }
 
 
-def _embedded(svg: bytes) -> str:
+def embedded(svg: bytes) -> str:
+    """A picture as the address of itself."""
     return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
 
 

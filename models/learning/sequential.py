@@ -96,7 +96,11 @@ class Look(BaseModel):
 
 
 class Standing(BaseModel):
-    """What the labels say so far; `low` and `high` hold the challenger's gain, a share of the texts: see `bounds`."""
+    """What the labels say so far.
+
+    `low` and `high` hold the challenger's gain, a share of the texts: see `bounds`. An e-value decides from
+    `promote_at` and `rollback_at` on.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -105,6 +109,8 @@ class Standing(BaseModel):
     tally: Tally
     low: float
     high: float
+    promote_at: float
+    rollback_at: float
     looks: tuple[Look, ...]
 
 
@@ -158,7 +164,16 @@ def standing(duels: Iterable[Duel], settings: DuelSettings) -> Standing:
     low, high = bounds(tally, settings.promote_error, settings.rollback_error)
     kept = (*looks[: -1 : max(1, len(looks) // MOST_LOOKS)], *looks[-1:])
     reason = _reason(action, tally, settings)
-    return Standing(action=action, reason=reason, tally=tally, low=low, high=high, looks=kept)
+    return Standing(
+        action=action,
+        reason=reason,
+        tally=tally,
+        low=low,
+        high=high,
+        promote_at=1 / settings.promote_error,
+        rollback_at=1 / settings.rollback_error,
+        looks=kept,
+    )
 
 
 def _look(tally: Tally, settings: DuelSettings) -> Look:

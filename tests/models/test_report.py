@@ -5,7 +5,6 @@ import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from datetime import UTC, datetime
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -19,32 +18,9 @@ from models.robustness import Drop, Robustness
 from models.scope_grades import OutOfScope
 from models.slices import by_length, slices
 from tests.models.judged import judged_of
+from tests.models.pages import HOSTILE, read
 
-HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>&amp; $\\frac{1}{0}$ \u202e\x00"
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-
-
-class Page(HTMLParser):
-    """What a browser would see of a page."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str]] = []
-        self.text = ""
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += [(name, value or "") for name, value in attrs]
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
-def read(html: str) -> Page:
-    page = Page()
-    page.feed(html)
-    return page
 
 
 def contents_of(judged: Judged, name: str = "dev.jsonl") -> Contents:
