@@ -28,6 +28,7 @@ from streams.grants import grants, require_access
 from streams.intake import Intake
 from streams.learning.drift_meter import DriftMeter
 from streams.learning.rollout import Rollout, prepare
+from streams.learning.shadow import Shadow
 from streams.live import Loaded
 from streams.pipeline import SourcePipeline
 from streams.publishing import Publisher
@@ -94,6 +95,8 @@ def build_worker(settings: Settings, models: Sequence[Loaded]) -> Worker:
         drift = DriftMeter(settings.drift.samples_per_s, settings.drift.window_s)
         loops["drift"] = drift.run
 
+    shadow = Shadow(publisher)
+
     def finish(one: Slice) -> None:
         one.finish(cast(SliceConsumer, app.consumer))
 
@@ -112,6 +115,7 @@ def build_worker(settings: Settings, models: Sequence[Loaded]) -> Worker:
             source.shed_after_s,
             AlertEvidence(patience_s) if patience_s else None,
             drift,
+            shadow,
         )
         pipelines[name] = pipeline
         loops[f"source-{name}"] = pipeline.run

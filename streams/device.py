@@ -113,7 +113,11 @@ class Device:
     @property
     def holding(self) -> bool:
         """Whether the texts of some model wait because nothing can run it."""
-        return any(scorer.ladder.holding for scorer in self._scorers.values())
+        return any(scorer.ladder.holding for scorer in self._serving())
+
+    def _serving(self) -> Iterator[Scorer]:
+        """Those without which events wait."""
+        return (one for one in self._scorers.values() if not one.retired and not one.loaded.challenges)
 
     def report(self) -> dict[str, dict[str, Any]]:
         """What `/ready` says of each model."""
@@ -210,6 +214,9 @@ class Device:
         for scorer in self._scorers.values():
             scorer.ladder.watch()
             self._care(scorer)
+            if scorer.retired and scorer.ladder.holding:
+                scorer.give_up()
+        for scorer in self._serving():
             if scorer.ladder.held_s() > self._hold_limit_s:
                 limit = f"models.hold_limit_s = {self._hold_limit_s:g}"
                 self._fail(ModelBroken(f"{scorer.name}: nothing could run the model for {limit}"))

@@ -111,7 +111,7 @@ class Rejected:
 
 
 OutputName = Literal[
-    "predictions", "alerts", "routes", "review", "dead_letters", "shed", "observations", "surge_state"
+    "predictions", "alerts", "routes", "review", "dead_letters", "shed", "observations", "surge_state", "shadow"
 ]  # by the names of their settings; see `settings.OUTPUT_TOPICS`
 
 
@@ -234,6 +234,28 @@ class Release(ReleaseRef):
     promoted_at: str
     promoted_by: Annotated[str, Field(max_length=500)]
     previous: Annotated[ReleaseRef | None, Field(description="what had the role before: a rollback goes there")]
+
+
+class Scored(TypedDict):
+    """What one release says of a text."""
+
+    release: str
+    label: str
+    score: Annotated[float, Field(ge=0, le=1)]
+
+
+class ShadowScore(TypedDict):
+    """Internal: champion and challenger on the same event; one of them served it, see `mode`."""
+
+    id: Annotated[str, Field(description="that of the prediction, then /shadow/ and the challenger's release")]
+    event_id: str
+    event_time: str
+    scored_at: str
+    task: str
+    mode: ReleaseMode
+    champion: Scored
+    challenger: Scored
+    source: SourceRef
 
 
 class DeadLetter(TypedDict):

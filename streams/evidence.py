@@ -61,8 +61,8 @@ class AlertEvidence:
         self, output: Output, texts: Mapping[int, str], scorers: Mapping[tuple[str, str], Scorer], until_s: float
     ) -> Output:
         alert: Any = output.value
-        scorer, left_s = scorers[alert["task"], alert["release"]], until_s - self._clock()
-        if left_s <= 0 or not scorer.idle:
+        scorer, left_s = scorers.get((alert["task"], alert["release"])), until_s - self._clock()
+        if scorer is None or left_s <= 0 or not scorer.idle:
             return output
         try:
             async with asyncio.timeout(left_s):

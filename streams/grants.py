@@ -76,7 +76,7 @@ def grants(settings: Settings, role: Role) -> list[Grant]:
         return [own, *read, Grant("topic", names.dead_letters, "Write")]
     if role == "releases":
         return [Grant("topic", names.releases, one) for one in ("Read", "Write")]
-    outputs = [names.predictions, names.alerts, names.routes, names.review, *rejects]
+    outputs = [names.predictions, names.alerts, names.routes, names.review, names.shadow, *rejects]
     group = settings.broker.group
     both = [*observed, names.surge_state] if observed else []
     owners = [Grant("transactional-id", f"{group}.{names.surge_state}.", "Write", prefixed=True)] if both else []

@@ -155,6 +155,7 @@ class Loaded:
     reference: Callable[[], Loaded] | None = None
     sha256: str = ""  # of the release's manifest
     profiles: Mapping[str, Profile] = field(default_factory=dict, compare=False)
+    challenges: bool = False  # it does not serve, but beside a champion or for a share of the keys
 
     @cached_property
     def tasks(self) -> frozenset[str]:
@@ -164,7 +165,7 @@ class Loaded:
     @property
     def name(self) -> str:
         """Its tasks, as metrics and logs call it."""
-        return "+".join(one.name for one in self.served)
+        return "+".join(one.name for one in self.served) + ("@challenger" if self.challenges else "")
 
 
 def serve(model: TextModel, tasks: Sequence[Task]) -> Loaded:
@@ -178,6 +179,13 @@ def with_tasks(loaded: Loaded, tasks: Sequence[Task]) -> Loaded:
     before = loaded.reference
     reference = before and (lambda: with_tasks(before(), tasks))
     return replace(loaded, served=_served(loaded.model, tasks), reference=reference)
+
+
+def as_challenger(loaded: Loaded, challenges: bool = True) -> Loaded:
+    """The same model, as one that does not serve but challenges the one that does, or no longer does."""
+    before = loaded.reference
+    reference = before and (lambda: replace(before(), challenges=challenges))
+    return replace(loaded, challenges=challenges, reference=reference)
 
 
 def _served(model: TextModel, tasks: Sequence[Task]) -> tuple[Served, ...]:

@@ -67,6 +67,9 @@ RELEASE_OFFSET = _gauge(
 RELEASE_REFUSED = _gauge(
     "release_refused", "1 while what the releases topic asks for is broken and another release serves", "task", "role"
 )
+SHADOWED = _counter("shadowed_total", "Events scored by champion and challenger: same label, or not", "task", "labels")
+SHADOW_SKIPPED = _counter("shadow_skipped_total", "Events of the challenger's share that were not compared", "task")
+CHALLENGER = _gauge("challenger_share", "Share of the keys that a challenger scores", "task", "mode")
 RELEASE_SWAPS = _counter("release_swaps_total", "Times another release took over", "task")
 MODEL_STATE = _gauge("model_state", "1 for what scores a task's texts: chosen, reference, or holding", "task", "state")
 MODEL_ILLNESSES = _counter("model_illnesses_total", "Times a runtime failed on a harmless text too", "task", "runtime")
@@ -217,8 +220,10 @@ class LadderMetrics:
 
 
 def model_serves(loaded: Loaded, serves: int) -> None:
-    """Say that a model serves its tasks (1), or does not for the time being (0)."""
+    """Say that a model serves its tasks (1), or does not for the time being (0); a challenger never does."""
     model = loaded.model
+    if loaded.challenges:
+        return
     for one in loaded.served:
         MODEL_INFO.labels(one.name, model.release, model.device, model.runtime).set(serves)
 

@@ -26,10 +26,12 @@ from streams.events import Event, Output, Rejected, iso
 from streams.evidence import AlertEvidence
 from streams.intake import Intake
 from streams.learning.drift_meter import DriftMeter
+from streams.learning.shadow import Shadow
 from streams.live import Served
 from streams.publishing import Publisher
 from streams.room import Room, held_bytes
 from streams.scoring import Outcome, Scorer, ScoringFailed
+from streams.serving import Challenge, Part, Serving, by_event
 from streams.settings import SurgeSettings
 from streams.shedding import shed
 from streams.trial import Scores
@@ -37,19 +39,12 @@ from streams.trial import Scores
 log = logging.getLogger(__name__)
 
 
-class _Serving(NamedTuple):
-    """What scores a slice, all of it: the scorers, and by task their releases."""
-
-    scorers: Sequence[Scorer]
-    releases: Mapping[str, str]
-
-
 class _Accepted(NamedTuple):
     slice: Slice
-    serving: _Serving
+    serving: Serving
     verdicts: list[Event | Rejected]
-    texts: list[str]  # of the events among them
-    scores: list[asyncio.Future[list[Outcome]]]  # of each scorer, one outcome per event
+    parts: list[Part]
+    scores: list[asyncio.Future[list[Outcome]]]  # of each part, one outcome per event of it
 
 
 class SourcePipeline:
@@ -67,6 +62,7 @@ class SourcePipeline:
         shed_after_s: events that waited longer are set aside unscored; None never does.
         evidence: adds to alerts the words they rest on; None leaves them as they are.
         drift: looks at some of what was scored; None at nothing.
+        shadow: compares champions with their challengers.
         clock: wall clock, seconds since 1970.
     """
 
@@ -83,6 +79,7 @@ class SourcePipeline:
         shed_after_s: float | None = None,
         evidence: AlertEvidence | None = None,
         drift: DriftMeter | None = None,
+        shadow: Shadow | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._intake = intake
@@ -94,6 +91,7 @@ class SourcePipeline:
         self._shed_after_s = shed_after_s
         self._evidence = evidence
         self._drift = drift
+        self._shadow = shadow
         self._clock = clock
         self._room = room
         self._running: set[asyncio.Task[None]] = set()
@@ -104,10 +102,9 @@ class SourcePipeline:
         self._offsets = metrics.EffectiveOffsets()
         self.serve_with(scorers)
 
-    def serve_with(self, scorers: Sequence[Scorer]) -> None:
+    def serve_with(self, scorers: Sequence[Scorer], challenges: Sequence[Challenge] = ()) -> None:
         """Let these score all that is accepted from now on; a slice in flight stays with those it began with."""
-        its = [(one.name, one.release) for scorer in scorers for one in scorer.loaded.served]
-        self._serving = _Serving(tuple(scorers), {task: release for task, release in its if task in self._tasks})
+        self._serving = Serving(scorers, challenges, self._tasks)
 
     async def run(self) -> None:
         """Nothing to do but to fail when a slice does; cancelled, it lets go of all that is in flight."""
@@ -125,28 +122,29 @@ class SourcePipeline:
         verdicts = self._intake.decode(one.records, self._clock())
         if self._shed_after_s is not None:
             verdicts = shed(one.records, verdicts, self._shed_after_s, self._clock())
-        texts = [verdict.text for verdict in verdicts if isinstance(verdict, Event)]
+        events = [verdict for verdict in verdicts if isinstance(verdict, Event)]
         serving = self._serving
-        for scorer in serving.scorers:
+        for scorer in serving.all:
             scorer.users += 1
-        scores = [await scorer.submit(texts, self._lane) for scorer in serving.scorers]
+        parts = serving.parts(events)
+        scores = [await self._submit(part, events) for part in parts]
         before = self._handed_over.get(one.tp)
         handed_over = self._handed_over[one.tp] = asyncio.get_running_loop().create_future()
         task = asyncio.create_task(
-            self._complete(_Accepted(one, serving, verdicts, texts, scores), before, handed_over)
+            self._complete(_Accepted(one, serving, verdicts, parts, scores), before, handed_over)
         )
         self._running.add(task)
-        task.add_done_callback(functools.partial(self._completed, size_bytes, serving.scorers))
+        task.add_done_callback(functools.partial(self._completed, size_bytes, serving.all))
+
+    async def _submit(self, part: Part, events: Sequence[Event]) -> asyncio.Future[list[Outcome]]:
+        return await part.scorer.submit([event.text for event in part.of(events)], self._lane)
 
     async def _complete(
         self, accepted: _Accepted, before: asyncio.Future[None] | None, handed_over: asyncio.Future[None]
     ) -> None:
-        outcomes = [await future for future in accepted.scores]
-        if self._drift is not None:
-            self._drift.sample(accepted.texts, outcomes)
-        outputs: Sequence[Output] = self._outputs(accepted, outcomes)
+        outputs: Sequence[Output] = self._outputs(accepted, await self._scored(accepted))
         if self._evidence is not None:
-            outputs = await self._evidence.added(outputs, accepted.verdicts, accepted.serving.scorers)
+            outputs = await self._evidence.added(outputs, accepted.verdicts, accepted.serving.all)
         if before is not None:
             await before
         if self._effective.get(accepted.slice.tp) is not accepted.serving.releases:
@@ -158,6 +156,35 @@ class SourcePipeline:
         self._finish(accepted.slice)
         stamps_ms = [record.timestamp for record in accepted.slice.records if record.timestamp and record.timestamp > 0]
         self._metrics.settled(counts, time.monotonic() - sent_s, stamps_ms, self._clock())
+        if self._shadow is not None and accepted.serving.challenges:
+            self._shadow.offer(outputs, accepted.verdicts, accepted.serving)
+
+    async def _scored(self, accepted: _Accepted) -> list[Sequence[Outcome]]:
+        """The outcomes of each event."""
+        events = [verdict for verdict in accepted.verdicts if isinstance(verdict, Event)]
+        found = [await future for future in accepted.scores]
+        if self._drift is not None:
+            for part, its in zip(accepted.parts, found, strict=True):
+                self._drift.sample([event.text for event in part.of(events)], [its])
+        outcomes = by_event(accepted.parts, found, len(events))
+        if any(scorer.retired or scorer.loaded.challenges for scorer in accepted.serving.all):
+            await self._ask_again(events, outcomes)
+        return outcomes
+
+    async def _ask_again(self, events: Sequence[Event], outcomes: list[Sequence[Outcome]]) -> None:
+        """Have what serves now score the events that a challenger failed on, or a scorer that was taken off."""
+        while again := [place for place, row in enumerate(outcomes) if any(map(_again, row))]:
+            scorers = self._serving.scorers
+            for scorer in scorers:
+                scorer.users += 1
+            try:
+                texts = [events[place].text for place in again]
+                found = [await (await scorer.submit(texts, self._lane)) for scorer in scorers]
+            finally:
+                for scorer in scorers:
+                    scorer.users -= 1
+            for place, row in zip(again, zip(*found, strict=True), strict=True):
+                outcomes[place] = row
 
     def _took_effect(self, one: Slice, releases: Mapping[str, str]) -> None:
         """The outputs of a slice are next in its partition, and the first of other releases than before."""
@@ -179,10 +206,10 @@ class SourcePipeline:
     def _outputs(self, accepted: _Accepted, outcomes: Sequence[Sequence[Outcome]]) -> list[Output]:
         outputs: list[Output] = []
         now_s = self._clock()
-        now, by_event = iso(now_s), zip(*outcomes, strict=True)
+        now, rows = iso(now_s), iter(outcomes)
         for record, verdict in zip(accepted.slice.records, accepted.verdicts, strict=True):
             if isinstance(verdict, Event):
-                results = self._results(verdict, next(by_event))
+                results = self._results(verdict, next(rows))
                 if not isinstance(results, Rejected):
                     outputs += decide(verdict, results, self._surge, now)
                     continue
@@ -200,5 +227,11 @@ class SourcePipeline:
             loaded, scores = outcome
             # One score of each since the model ran; most models serve no task but those of the source.
             pairs = zip(loaded.served, scores)  # noqa: B905
+            if loaded.challenges:  # in the place of a champion that had other tasks to score
+                results = [one for one in results if one[0].name not in loaded.tasks]
             results += pairs if loaded.tasks <= self._tasks else [one for one in pairs if one[0].name in self._tasks]
         return results
+
+
+def _again(outcome: Outcome) -> bool:
+    return isinstance(outcome, ScoringFailed) and outcome.again

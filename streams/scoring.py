@@ -34,12 +34,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ScoringFailed:
-    """The model of these tasks failed on this one text, as often as it was tried alone."""
+    """The model of these tasks failed on this one text, as often as it was tried alone.
+
+    `again`: ask what serves now. It was a challenger that failed, or the scorer was retired and nothing could run it.
+    """
 
     task: str
     error: str
     attempts: int
     release: str
+    again: bool = False
 
 
 # Per text: the model, and its scores by each of `loaded.served`. Bare tuples: this is made for every event.
@@ -191,7 +195,7 @@ class Scorer:
             if len(texts) > 1:
                 return [one for text in texts for one in self._encode([text])]
             why = f"the tokeniser failed: {type(error).__name__}: {error}"[:500]
-            return [ScoringFailed(self.name, why, 1, self.loaded.model.release)]
+            return [ScoringFailed(self.name, why, 1, self.loaded.model.release, self.loaded.challenges)]
 
     def _items(self, encoded: Sequence[Encoded | ScoringFailed], slots: _Slots) -> Iterable[tuple[Item, int]]:
         for place, one in enumerate(encoded):
@@ -233,7 +237,17 @@ class Scorer:
 
     def _blamed(self, poison: Poison) -> ScoringFailed:
         log.warning("%s: the model failed on one text, again and again: %s", self.name, poison.error)
-        return ScoringFailed(self.name, poison.error, poison.attempts, self.loaded.model.release)
+        return ScoringFailed(
+            self.name, poison.error, poison.attempts, self.loaded.model.release, self.loaded.challenges
+        )
+
+    def give_up(self) -> None:
+        """Of a retired scorer that nothing can run: let what waits be asked of whatever serves now."""
+        failed = ScoringFailed(self.name, "nothing could run it", 0, self.loaded.model.release, again=True)
+        for lane, queue in enumerate(self.batcher.lanes):
+            while len(queue):
+                for sink, place, _ in self.batcher.pop(lane, self.pace.limits, self._clock()).items:
+                    sink.fill(place, failed)
 
     def put_back(self, batch: Batch[Item], lane: int, popped_s: float) -> None:
         """Queue the texts of a batch again that was popped from a lane."""

@@ -118,6 +118,7 @@ class TopicSettings(Section):
     releases: Name
     observations: Name
     surge_state: Name
+    shadow: Name
     partitions: int = Field(ge=1, le=1000)
     replication: int = Field(ge=1, le=10)
     retention_hours: int = Field(ge=1, le=24 * 3650)

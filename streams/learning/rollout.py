@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf
 from pathlib import Path
+from typing import NamedTuple
 
 from models.errors import IntegrityError, ModelError, RegistryUnavailable
 from models.probation import tried
@@ -23,9 +24,10 @@ from streams import metrics
 from streams.device import Device
 from streams.events import Release, ReleaseRef
 from streams.learning.releases_topic import Key, ReleasesTopic, Standing, read_standing
-from streams.live import Loaded, load_release, task_of, with_tasks
+from streams.live import Loaded, as_challenger, load_release, task_of, with_tasks
 from streams.pipeline import SourcePipeline
 from streams.scoring import Scorer
+from streams.serving import Challenge
 from streams.settings import Settings
 from streams.trial import told
 
@@ -94,6 +96,16 @@ def _startable(settings: Settings, task: str, record: Release) -> Path | None:
     return None
 
 
+class _Challenger(NamedTuple):
+    record: Release
+    challenge: Challenge
+
+
+def _meant(record: Release) -> tuple[str, str, str]:
+    """What was asked for, and when: asked for again, it is tried again."""
+    return record["reference"], record["sha256"], record["promoted_at"]
+
+
 class Rollout:
     """Keeps the scorers of a worker at what the releases topic says.
 
@@ -126,9 +138,12 @@ class Rollout:
         self._clock = clock
         self._broken: dict[tuple[str, str, str], tuple[str, float]] = {}  # what is, why, and when to try it again
         self._refused: dict[Key, Release] = {}
+        self._challengers: dict[str, _Challenger] = {}  # by task
         for task in settings.tasks:
             metrics.RELEASE_SWAPS.labels(task)
-            metrics.RELEASE_REFUSED.labels(task, "champion")
+            for role in ("champion", "challenger"):
+                metrics.RELEASE_REFUSED.labels(task, role)
+            metrics.SHADOW_SKIPPED.labels(task)
 
     async def run(self) -> None:
         """Follow the topic until cancelled."""
@@ -140,14 +155,19 @@ class Rollout:
             await asyncio.sleep(_LOOK_S)
 
     async def follow(self, standing: Standing) -> None:
-        """Bring the champions to what stands, as far as they can be loaded; what serves meanwhile goes on serving."""
+        """Bring what scores to what stands, as far as it can be loaded; what serves meanwhile goes on serving."""
+        await self._follow_champions(standing)
+        for scorer in list(self._scorers):
+            for task in scorer.loaded.tasks:
+                await self._follow_challenger(task, scorer.loaded, standing.get((task, "challenger")))
+
+    async def _follow_champions(self, standing: Standing) -> None:
         serving = {one.name: scorer.loaded for scorer in self._scorers for one in scorer.loaded.served}
         changed = list[str]()
-        for (task, role), record in standing.items():
-            if role != "champion" or task not in serving:
-                continue
-            if serving[task].sha256 == record["sha256"]:
-                self._accept((task, role))
+        for task in list(serving):
+            record = standing.get((task, "champion"))
+            if record is None or serving[task].sha256 == record["sha256"]:
+                self._accept((task, "champion"))
                 continue
             found = self._here(record, serving.values()) or await self._prepared(record)
             if found is not None:
@@ -160,14 +180,66 @@ class Rollout:
             metrics.RELEASE_SWAPS.labels(task).inc()
             log.info("%s: release %s serves on %s", task, serving[task].model.release, serving[task].model.runtime)
 
-    def _here(self, record: Release, loaded: Iterable[Loaded]) -> Loaded | None:
-        """The release of a record, if it is in memory for another task."""
+    async def _follow_challenger(self, task: str, champion: Loaded, record: Release | None) -> None:
+        there = self._challengers.get(task)
+        if record is None or record["sha256"] == champion.sha256:
+            self._accept((task, "challenger"))
+            self._challenge(task, None)
+            return
+        if there is not None and there.record["sha256"] == record["sha256"]:
+            if there.record == record and not there.challenge.scorer.ladder.holding:
+                return
+            loaded: Loaded | None = there.challenge.scorer.loaded
+            if there.challenge.scorer.ladder.holding:
+                self._broken[_meant(record)] = ("nothing can run it", inf)
+                loaded = None
+        else:
+            loaded = self._here(record, ())
+        loaded = loaded if loaded is not None else await self._prepared(record)
+        self._challenge(task, None if loaded is None else self._challenger(loaded, record))
+
+    def _challenger(self, loaded: Loaded, record: Release) -> _Challenger:
+        task, mode = record["task"], record["mode"]
+        loaded = as_challenger(with_tasks(loaded, [task_of(self._settings, task)]))
+        challenge = Challenge(self._scorer(loaded), task, record["release"], mode, record["share"])
+        self._accept((task, "challenger"))
+        log.info("%s: release %s scores %.0f%% of the keys as %s", task, record["release"], 100 * record["share"], mode)
+        return _Challenger(record, challenge)
+
+    def _challenge(self, task: str, challenger: _Challenger | None) -> None:
+        """Let a task have this challenger from the next slices on, or none."""
+        before = self._challengers.pop(task, None)
+        if before is None and challenger is None:
+            return
+        if challenger is not None:
+            self._challengers[task] = challenger
+            self._device.add(challenger.challenge.scorer)
+        self._equip()
+        for mode in ("shadow", "canary"):
+            on = challenger is not None and challenger.challenge.mode == mode
+            metrics.CHALLENGER.labels(task, mode).set(challenger.challenge.share if challenger and on else 0)
+        if before is not None:
+            self._device.retire(before.challenge.scorer)
+            log.info("%s: the challenger %s scores no more", task, before.challenge.release)
+
+    def _equip(self) -> None:
+        challenges = [one.challenge for one in self._challengers.values()]
+        for name, pipeline in self._pipelines.items():
+            tasks = self._settings.sources[name].tasks
+            pipeline.serve_with(
+                [scorer for scorer in self._scorers if scorer.serves(tasks)],
+                [one for one in challenges if one.task in tasks],
+            )
+
+    def _here(self, record: Release, serving: Iterable[Loaded]) -> Loaded | None:
+        """The release of a record, if it is in memory: for another task, or as the challenger."""
+        loaded = [*serving, *(one.challenge.scorer.loaded for one in self._challengers.values())]
         alike = (one for one in loaded if one.sha256 == record["sha256"] and record["task"] in one.model.heads)
         return next(alike, None)
 
     async def _prepared(self, record: Release) -> Loaded | None:
         """The model of a record, or None while it is known to be broken."""
-        meant, task = (record["reference"], record["sha256"], record["promoted_at"]), record["task"]
+        meant, task = _meant(record), record["task"]
         why, until_s = self._broken.get(meant, ("", 0.0))
         if self._clock() >= until_s:
             log.info("%s: loading release %s, promoted by %s", task, record["release"], record["promoted_by"])
@@ -210,9 +282,7 @@ class Rollout:
             same = (model, tasks)
             now.append(there.pop(same) if same in there else self._added(loaded, tasks))
         self._scorers = now
-        for name, pipeline in self._pipelines.items():
-            tasks_of_source = self._settings.sources[name].tasks
-            pipeline.serve_with([scorer for scorer in now if scorer.serves(tasks_of_source)])
+        self._equip()
         for scorer in there.values():
             self._device.retire(scorer)
             metrics.release_gone(scorer.loaded)
@@ -222,6 +292,8 @@ class Rollout:
     def _added(self, loaded: Loaded, tasks: frozenset[str]) -> Scorer:
         if loaded.tasks != tasks:
             loaded = with_tasks(loaded, [task_of(self._settings, name) for name in sorted(tasks)])
+        if loaded.challenges:
+            loaded = as_challenger(loaded, False)
         scorer = self._scorer(loaded)
         self._device.add(scorer)
         return scorer

@@ -17,6 +17,7 @@ from streams.device import Device
 from streams.evidence import AlertEvidence
 from streams.exits import BrokerUnavailable
 from streams.intake import Intake
+from streams.learning.shadow import Shadow
 from streams.pipeline import SourcePipeline
 from streams.publishing import Publisher
 from streams.room import Room
@@ -89,6 +90,7 @@ class Running:
             finish,
             shed_after_s,
             evidence,
+            Shadow(publisher),
         )
         self.loops = [asyncio.create_task(loop()) for loop in (self.pipeline.run, self.device.run)]
 

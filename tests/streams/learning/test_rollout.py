@@ -15,11 +15,12 @@ import pytest
 from models.errors import IntegrityError
 from streams import metrics
 from streams.embedded import EmbeddedBroker
-from streams.events import Release
+from streams.events import Release, ReleaseMode
 from streams.learning.releases_topic import Standing
 from streams.learning.rollout import Rollout
 from streams.live import Loaded
 from streams.scoring import Scorer
+from streams.serving import in_share
 from streams.settings import Settings
 from tests.streams.fakes import LABELS, FakeModel, loaded
 from tests.streams.learning.test_releases_topic import release
@@ -74,7 +75,7 @@ def sample(name: str, **labels: object) -> float | None:
 
 async def releases_by_offset(settings: Settings, partition: int = 0) -> list[tuple[int, str]]:
     found = await values(settings, "predictions")
-    return [(one["source"]["offset"], one["release"]) for one in found if one["source"]["partition"] == partition]
+    return sorted((one["source"]["offset"], one["release"]) for one in found if one["source"]["partition"] == partition)
 
 
 async def test_each_partition_changes_once_and_where_it_is_said(
@@ -171,3 +172,121 @@ async def test_tasks_part_and_meet_again_without_loading_anything_twice(
     }  # fmt: skip
     found = offsets(await values(settings, "predictions"))
     assert found == sorted([*range(15), *range(15)])
+
+
+# ---- challengers
+
+
+def challenger(name: str, mode: ReleaseMode, share: float = 0.5) -> Release:
+    record = release(name, role="challenger", mode=mode)
+    return {**record, "share": share}
+
+
+def keyed(count: int, first: int = 0, text: bytes = b"text") -> list[bytes]:
+    """Events with a key of their own each."""
+    return [b'{"id": "%d", "text": "%s", "symbols": ["S%d"]}' % (n, text, n) for n in range(first, first + count)]
+
+
+def taken(count: int, name: str) -> set[int]:
+    return {number for number in range(count) if in_share(f"S{number}", name, 0.5)}
+
+
+async def pairs(settings: Settings, count: int) -> dict[int, tuple[str, str]]:
+    """What each release said, by offset, once so many pairs are there."""
+    async with asyncio.timeout(20):
+        while len(found := await values(settings, "shadow")) < count:
+            pass
+    assert len(found) == count
+    return {one["source"]["offset"]: (one["champion"]["release"], one["challenger"]["release"]) for one in found}
+
+
+async def test_a_challenger_in_the_shadow_scores_its_share_and_serves_nobody(
+    embedded: EmbeddedBroker, settings_at: MakeSettings
+) -> None:
+    settings = settings_at(embedded.bootstrap)
+    async with running(settings, named("old")) as one:
+        following = rollout(settings, one, Stock(named("rival")))
+        await following.follow(standing(challenger("rival", "shadow")))
+        assert sample("challenger_share", task="risk", mode="shadow") == 0.5
+        await one.pipeline.accept(slice_of(keyed(40)))
+        await one.until_finished(1)
+        assert await pairs(settings, len(taken(40, "rival"))) == dict.fromkeys(taken(40, "rival"), ("old", "rival"))
+        await following.follow(standing())
+        assert sample("challenger_share", task="risk", mode="shadow") == 0
+        await one.pipeline.accept(slice_of(keyed(40, 40), 40))
+        await one.until_finished(2)
+    assert await releases_by_offset(settings) == [(at, "old") for at in range(80)]
+    assert len(await values(settings, "shadow")) == len(taken(40, "rival"))
+
+
+async def test_a_canary_serves_its_keys_and_the_champion_what_it_fails_on(
+    embedded: EmbeddedBroker, settings_at: MakeSettings
+) -> None:
+    """The champion is compared on the canary's keys, and one text breaks the canary alone."""
+    settings = settings_at(embedded.bootstrap)
+    its = taken(40, "rival")
+    broken = min(its)
+    events = keyed(40)
+    events[broken] = keyed(1, broken, b"poison")[0]
+    rival = FakeModel(poison=["poison"])
+    rival.release = "rival"
+    async with running(settings, named("old")) as one:
+        following = rollout(settings, one, Stock(rival))
+        await following.follow(standing(challenger("rival", "canary")))
+        await one.pipeline.accept(slice_of(events))
+        await one.until_finished(1)
+        assert await pairs(settings, len(its) - 1) == dict.fromkeys(its - {broken}, ("old", "rival"))
+    served = dict(await releases_by_offset(settings))
+    assert served == {at: "rival" if at in its - {broken} else "old" for at in range(40)}
+
+
+async def test_a_canary_that_nothing_can_run_is_taken_off_and_loses_nothing(
+    embedded: EmbeddedBroker, settings_at: MakeSettings
+) -> None:
+    settings = settings_at(embedded.bootstrap)
+    rival = FakeModel(broken=True)
+    rival.release = "rival"
+    async with running(settings, named("old")) as one:
+        following = rollout(settings, one, Stock(rival))
+        wanted = standing(challenger("rival", "canary"))
+        await following.follow(wanted)
+        await one.pipeline.accept(slice_of(keyed(40)))
+        async with asyncio.timeout(20):
+            while not one.finished:
+                await following.follow(wanted)
+                await asyncio.sleep(0.05)
+        assert sample("release_refused", task="risk", role="challenger") == 1
+        assert not one.device.holding
+        await one.pipeline.accept(slice_of(keyed(40, 40), 40))
+        await one.until_finished(2)
+    assert await releases_by_offset(settings) == [(at, "old") for at in range(80)]
+
+
+async def test_a_challenger_that_is_promoted_is_not_loaded_again(
+    embedded: EmbeddedBroker, settings_at: MakeSettings
+) -> None:
+    settings, stock = settings_at(embedded.bootstrap), Stock(named("rival"))
+    async with running(settings, named("old")) as one:
+        following = rollout(settings, one, stock)
+        await following.follow(standing(challenger("rival", "canary", 0.0)))
+        await one.pipeline.accept(slice_of(keyed(FIVE)))
+        await following.follow(standing(champion("rival")))
+        await one.pipeline.accept(slice_of(keyed(FIVE, FIVE), FIVE))
+        await one.until_finished(2)
+        assert list(one.device.report()) == ["risk"]
+    assert stock.asked == ["rival"]
+    assert await releases_by_offset(settings) == [(at, "old" if at < FIVE else "rival") for at in range(10)]
+
+
+async def test_texts_that_an_ill_champion_holds_go_to_the_one_rolled_back_to(
+    embedded: EmbeddedBroker, settings_at: MakeSettings
+) -> None:
+    settings = settings_at(embedded.bootstrap)
+    async with running(settings, FakeModel(broken=True)) as one:
+        await one.pipeline.accept(slice_of(keyed(FIVE)))
+        async with asyncio.timeout(20):
+            while not one.device.holding:  # noqa: ASYNC110 - nobody is told
+                await asyncio.sleep(0.01)
+        await rollout(settings, one, Stock(named("before"))).follow(standing(champion("before")))
+        await one.until_finished(1)
+    assert await releases_by_offset(settings) == [(at, "before") for at in range(FIVE)]

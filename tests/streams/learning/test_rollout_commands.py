@@ -78,7 +78,7 @@ def test_promote_and_roll_back_and_forth(desk: Desk, tmp_path: Path) -> None:
 
 def test_a_rollback_withdraws_the_challenger_first(desk: Desk) -> None:
     desk.challenge("risk-third")
-    assert "risk-third is withdrawn" in desk.run("rollback", "risk").out
+    assert "risk: the challenger risk-third is withdrawn" in desk.run("rollback", "risk").out
     assert desk.standing() == {}
     done = desk.run("rollback", "risk")
     assert (done.code, "nothing was promoted before" in done.err) == (2, True)
