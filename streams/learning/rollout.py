@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from models.errors import IntegrityError, ModelError, RegistryUnavailable
 from models.probation import tried
@@ -25,7 +25,6 @@ from streams.device import Device
 from streams.events import Release, ReleaseRef
 from streams.learning.releases_topic import Key, ReleasesTopic, Standing, read_standing
 from streams.live import Loaded, as_challenger, load_release, task_of, with_tasks
-from streams.pipeline import SourcePipeline
 from streams.scoring import Scorer
 from streams.serving import Challenge
 from streams.settings import Settings
@@ -96,6 +95,10 @@ def _startable(settings: Settings, task: str, record: Release) -> Path | None:
     return None
 
 
+class _Pipeline(Protocol):
+    def serve_with(self, scorers: Sequence[Scorer], challenges: Sequence[Challenge] = ()) -> None: ...
+
+
 class _Challenger(NamedTuple):
     record: Release
     challenge: Challenge
@@ -123,7 +126,7 @@ class Rollout:
         self,
         settings: Settings,
         device: Device,
-        pipelines: Mapping[str, SourcePipeline],
+        pipelines: Mapping[str, _Pipeline],
         scorers: Sequence[Scorer],
         scorer: Callable[[Loaded], Scorer],
         prepare: Prepare,
@@ -230,6 +233,10 @@ class Rollout:
                 [scorer for scorer in self._scorers if scorer.serves(tasks)],
                 [one for one in challenges if one.task in tasks],
             )
+
+    def serving(self, task: str) -> Loaded:
+        """What serves a task now."""
+        return next(scorer.loaded for scorer in self._scorers if scorer.serves([task]))
 
     def _here(self, record: Release, serving: Iterable[Loaded]) -> Loaded | None:
         """The release of a record, if it is in memory: for another task, or as the challenger."""

@@ -90,7 +90,7 @@ class Running:
             finish,
             shed_after_s,
             evidence,
-            Shadow(publisher),
+            shadow=Shadow(publisher),
         )
         self.loops = [asyncio.create_task(loop()) for loop in (self.pipeline.run, self.device.run)]
 
