@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from streams.broker import KafkaBroker, kafka_unavailable
 from streams.embedded import EmbeddedBroker, embedded_broker
 from streams.settings import Settings, load_settings
 from tests.registries import emptied, made_registry
+from tests.shared import made_once
 
 # Taken out of the environment: with this prefix it would be read as a setting, and refused as one there is not.
 KAFKA_IS_REQUIRED = os.environ.pop("STREAMGAUGE_REQUIRE_KAFKA", "") == "1"
@@ -108,14 +110,16 @@ def settings_at(unique: Callable[[str], str]) -> Callable[..., Settings]:
 @pytest.fixture(scope="session")
 def tiny_releases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Release directory by task: real artefacts of the shipped tasks that score thousands of texts a second."""
-    from tests.tiny_releases import make_tiny_releases  # torch takes seconds: only for those who ask
+    from tests.tiny_releases import LABELS, make_tiny_releases  # torch takes seconds: only for those who ask
 
-    return make_tiny_releases(tmp_path_factory.mktemp("tiny"))
+    folder = made_once(tmp_path_factory, "tiny", make_tiny_releases)
+    return {task: folder / task for task in LABELS}
 
 
 @pytest.fixture(scope="session")
 def the_registry(tmp_path_factory: pytest.TempPathFactory) -> tuple[Registry, Path]:
     home = tmp_path_factory.mktemp("registry-home")
+    shutil.copytree(made_once(tmp_path_factory, "registry-home", made_registry), home, dirs_exist_ok=True)
     return made_registry(home), home
 
 

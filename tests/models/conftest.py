@@ -13,6 +13,7 @@ from models.tasks import LabelPolicy, Task
 from models.train_settings import TrainSettings
 from models.training import Checkpoint, train
 from tests.models.tiny import BAD, FILLER, GOOD, MONEY, ignore, make_examples, make_money
+from tests.shared import made_once
 from tests.tiny_encoder import make_tiny_encoder
 from tests.tiny_mpnet import make_tiny_mpnet
 
@@ -39,8 +40,12 @@ def tiny_release(tiny_task: Task, tmp_path_factory: pytest.TempPathFactory) -> P
     """A published release of the tiny encoder, trained for real."""
     examples = make_examples(160)
     settings = TrainSettings(epochs=6, learning_rate=1e-2, batch_texts=16, threads=1, learn_embeddings=True)
-    checkpoint = train([Lesson(tiny_task, examples, "tone.jsonl")], settings, ignore)
-    return make_release(checkpoint, "test", tmp_path_factory.mktemp("releases") / "tone-release", ignore)
+
+    def make(directory: Path) -> None:
+        checkpoint = train([Lesson(tiny_task, examples, "tone.jsonl")], settings, ignore)
+        make_release(checkpoint, "test", directory, ignore)
+
+    return made_once(tmp_path_factory, "tone-release", make)
 
 
 @pytest.fixture(scope="session")
@@ -60,7 +65,26 @@ def joint_checkpoint(tiny_task: Task, money_task: Task) -> Checkpoint:
 
 @pytest.fixture(scope="session")
 def joint_release(joint_checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_release(joint_checkpoint, "test", tmp_path_factory.mktemp("releases") / "joint-release", ignore)
+    """Every process that runs tests trains the checkpoint, to the same weights; one of them exports it."""
+    return made_once(
+        tmp_path_factory, "joint-release", lambda directory: make_release(joint_checkpoint, "test", directory, ignore)
+    )
+
+
+@pytest.fixture(scope="session")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the choice of a runtime is kept: seconds for each release, and no matter to most tests."""
+    return made_once(tmp_path_factory, "runtimes", Path.mkdir)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measured: Path) -> Path:
+    """A home that is empty but for what was measured."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    (folder / "runtimes").symlink_to(measured)
+    monkeypatch.setenv("STREAMGAUGE_HOME", str(folder))
+    return folder
 
 
 @pytest.fixture

@@ -18,13 +18,8 @@ from models.train_settings import TrainSettings
 from models.training import train
 from tests.models.tiny import ignore, make_examples, make_money
 
+pytestmark = pytest.mark.usefixtures("home")
 DataFile = Callable[[str, list[Example]], Path]
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("STREAMGAUGE_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
 
 
 words = st.text("ab C\t", max_size=4)
@@ -129,19 +124,22 @@ def test_of_several_lessons_each_is_taught_by_the_teachers_of_its_task(
         taught([tone, money], [str(joint_release), "nobody"], Unlabelled(), 7, ignore)
 
 
-def test_teachers_are_trained_once_and_an_ensemble_has_seeds(tiny_task: Task, tiny_base: Path, home: Path) -> None:
+def test_teachers_are_trained_once_and_an_ensemble_has_seeds(
+    tiny_task: Task, tiny_base: Path, tiny_release: Path
+) -> None:
     lesson = Lesson(tiny_task, make_examples(40), "tone.jsonl", make_examples(10, start=100))
-    refs = [f"base:{tiny_base}", f"base:{tiny_base}@8", "already-there"]
-    first, second, third = ready_teachers(lesson, refs, 7, ignore)
-    assert [read_manifest(Path(each)).seed for each in (first, second)] == [7, 8]
-    assert third == "already-there"
+    refs = [f"base:{tiny_base}@8", str(tiny_release)]
+    first, second = ready_teachers(lesson, refs, 7, ignore)
+    assert (read_manifest(Path(first)).seed, second) == (8, str(tiny_release))
 
     def refuse(what: str, done: int, total: int) -> None:
         raise AssertionError(f"trained again: {what}")
 
-    assert ready_teachers(lesson, refs, 7, refuse) == [first, second, third]
-    with pytest.raises(AssertionError, match="trained again"):
-        ready_teachers(replace(lesson, examples=make_examples(42)), refs, 7, refuse)
+    assert ready_teachers(lesson, refs, 7, refuse) == [first, second]
+    assert ready_teachers(lesson, [f"base:{tiny_base}"], 8, refuse) == [first]  # the student's seed, if it has none
+    for other, seed in ((lesson, 7), (replace(lesson, examples=make_examples(42)), 8)):
+        with pytest.raises(AssertionError, match="trained again"):
+            ready_teachers(other, [f"base:{tiny_base}"], seed, refuse)
     found = distilled(lesson, [first, second], ["profit"], ignore)
     assert found.soft_targets is not None and found.soft_targets.shape == (41, 2)
 

@@ -20,6 +20,7 @@ from streams import evaluate_command, model_commands
 from streams.model_commands import MAX_TEXT_BYTES, read_lines
 from tests.models.tiny import make_examples, make_money
 
+pytestmark = pytest.mark.usefixtures("home")
 DataFile = Callable[[str, list[Example]], Path]
 RUNTIME = ["--runtime", "onnxruntime-fp32"]
 
@@ -46,12 +47,6 @@ app()
 """
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("STREAMGAUGE_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
 def without_torch(*args: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", WITHOUT_TORCH, *args],
@@ -62,24 +57,50 @@ def without_torch(*args: str, stdin: bytes = b"") -> subprocess.CompletedProcess
     )
 
 
-def test_train_then_evaluate(tiny_base: Path, data_file: DataFile, home: Path) -> None:
-    data, dev = data_file("train.jsonl", make_examples(80)), data_file("dev.jsonl", make_examples(20, start=500))
-    run = CliRunner().invoke(
-        app,
-        ["train", "tone", "--data", str(data), "--base", str(tiny_base), "--epochs", "1", "--method", "head", "--json"],
-    )
+def test_train_then_evaluate(
+    tiny_base: Path, tiny_release: Path, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On what `data convert` reads, too: here a CSV table to learn from and Parquet to grade on, with other columns.
+
+    The curves are kept in MLflow, the release it is to replace goes on record.
+    """
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", registry.address)
+    examples = make_examples(80)
+    with (tmp_path / "train.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("headline", "source", "tone"), *((one.text, "a", one.label) for one in examples)])
+    later = make_examples(20, start=500)
+    dev = {"headline": [one.text for one in later], "tone": [one.label for one in later], "source": ["b"] * 20}
+    pq.write_table(pa.table(dev), tmp_path / "dev.parquet")
+    table, graded = (str(tmp_path / name) for name in ("train.csv", "dev.parquet"))
+    columns = ["--text-column", "headline", "--label-column", "tone"]
+    quick = ["--base", str(tiny_base), "--epochs", "1", "--method", "head", "--parent", str(tiny_release), "--json"]
+    run = CliRunner().invoke(app, ["train", "tone", "--data", table, "--dev", graded, *quick, *columns])
     assert run.exit_code == 0, run.output
     result = json.loads(run.stdout)
     assert (result["task"], result["labels"], result["rows"]) == ("tone", ["bad", "good"], 80)
-    assert Path(result["directory"]) == home / "releases" / "tone" / result["release"]
-    assert releases.verify(Path(result["directory"])).method == "head"
-    for release in ([], ["--release", result["release"]], ["--release", result["directory"]]):
-        run = CliRunner().invoke(app, ["evaluate", "tone", "--data", str(dev), *release, "--json"])
+    assert result["metrics"]["dev"]["n"] == 20
+    assert Path(result["directory"]) == releases.home() / "releases" / "tone" / result["release"]
+    kept = releases.verify(Path(result["directory"]))
+    assert (kept.method, kept.parent) == ("head", releases.as_parent(tiny_release))
+
+    experiment = registry._client.get_experiment_by_name(EXPERIMENT)
+    logged = registry._client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"])[0]
+    assert (logged.info.run_name, logged.info.status) == ("train tone", "FINISHED")
+    assert (logged.data.params["recipe"], logged.data.params["seed"]) == (kept.recipe, "7")
+    assert "dev/macro_f1/tone" in logged.data.metrics
+
+    evaluate = ["evaluate", "tone", "--data", graded, *RUNTIME, "--json"]
+    for release in ([], ["--release", result["release"]], ["--release", result["directory"], "--train", table]):
+        run = CliRunner().invoke(app, [*evaluate, *release, *columns])
         assert run.exit_code == 0, run.output
         found = json.loads(run.stdout)
         assert {"task", "release", "n", "accuracy", "macro_f1", "ece", "per_label", "latency"} < set(found)
         assert not {"coverage", "selective_accuracy"} & set(found)
         assert (found["release"], found["n"]) == (result["release"], 20)
+        assert ("source", "b") in {(one["by"], one["value"]) for one in found["slices"]}
+    run = CliRunner().invoke(app, evaluate)
+    assert run.exit_code == 2
+    assert "dev.parquet: no column 'text'; there are: 'headline', 'tone', 'source'" in run.stderr.replace("\n", " ")
 
 
 def test_train_says_which_recipe_it_took_and_why(tiny_base: Path, data_file: DataFile, tmp_path: Path) -> None:
@@ -98,87 +119,53 @@ def test_train_says_which_recipe_it_took_and_why(tiny_base: Path, data_file: Dat
     assert [path.name for path in (tmp_path / "curves").iterdir() if path.name.startswith("events")]
 
 
-def test_train_keeps_its_curves_in_mlflow_and_its_parent_on_record(
-    tiny_base: Path, tiny_release: Path, data_file: DataFile, registry: Registry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", registry.address)
-    data = data_file("train.jsonl", make_examples(40))
-    quick = ["--base", str(tiny_base), "--epochs", "2", "--method", "head", "--json"]
-    run = CliRunner().invoke(app, ["train", "tone", "--data", str(data), *quick, "--parent", str(tiny_release)])
-    assert run.exit_code == 0, run.output
-    kept = releases.verify(Path(json.loads(run.stdout)["directory"]))
-    assert kept.parent == releases.as_parent(tiny_release)
-    experiment = registry._client.get_experiment_by_name(EXPERIMENT)
-    found = registry._client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"])[0]
-    assert (found.info.run_name, found.info.status) == ("train tone", "FINISHED")
-    assert (found.data.params["recipe"], found.data.params["seed"]) == (kept.recipe, "7")
-    assert "dev/macro_f1/tone" in found.data.metrics
-
-
 def test_one_encoder_for_two_tasks(tiny_base: Path, data_file: DataFile, tmp_path: Path) -> None:
     tone, money = data_file("tone.jsonl", make_examples(60)), data_file("money.jsonl", make_money(60))
-    dev = data_file("dev.jsonl", make_money(12, start=300))
-    quick = ["--base", str(tiny_base), "--epochs", "1", "--method", "head"]
+    dev, out = data_file("dev.jsonl", make_money(12, start=300)), str(tmp_path / "out")
+    quick = ["--base", str(tiny_base), "--epochs", "1", "--method", "head", "--out", out]
     joint = ["train", "tone", "--data", str(tone), "--also", f"money={money}", "--also-dev", f"money={dev}", *quick]
-    run = CliRunner().invoke(app, [*joint, "--json"])
+    run = CliRunner().invoke(app, joint)
     assert run.exit_code == 0, run.output
-    result = json.loads(run.stdout)
-    (also,) = result["also"]
-    assert (result["task"], result["labels"], result["rows"]) == ("tone", ["bad", "good"], 60)
-    assert (also["task"], also["labels"], also["rows"]) == ("money", ["dollar", "euro", "yen"], 60)
-    assert (result["metrics"]["dev"]["n"], also["metrics"]["dev"]["n"]) == (6, 12)
+    for shown in ("tone", "money", out):
+        assert shown in run.stdout.replace("\n", "")
+    manifest = releases.verify(Path(out))
+    assert [(head.task, head.labels, head.data.rows, head.metrics["dev"]["n"]) for head in manifest.heads] == [
+        ("tone", ("bad", "good"), 60, 6),
+        ("money", ("dollar", "euro", "yen"), 60, 12),
+    ]
     for task, labels in (("tone", 2), ("money", 3)):
         data = str({"tone": tone, "money": money}[task])
-        run = CliRunner().invoke(app, ["evaluate", task, "--data", data, "--json"])
+        run = CliRunner().invoke(app, ["evaluate", task, "--data", data, "--release", out, *RUNTIME, "--json"])
         assert run.exit_code == 0, run.output
         found = json.loads(run.stdout)
-        assert (found["task"], found["release"], len(found["per_label"])) == (task, result["release"], labels)
-        run = CliRunner().invoke(app, ["classify", task, "--release", result["directory"]], input="yen 7\n")
+        assert (found["task"], found["release"], len(found["per_label"])) == (task, manifest.release, labels)
+        run = CliRunner().invoke(app, ["classify", task, "--release", out, *RUNTIME], input="yen 7\n")
         assert len(json.loads(run.stdout)["scores"]) == labels
-    run = CliRunner().invoke(app, [*joint, "--out", str(tmp_path / "out")])
-    assert run.exit_code == 0, run.output
-    assert "tone" in run.stdout
-    assert "money" in run.stdout
 
 
-def test_data_of_any_format_whatever_their_columns_are_called(
-    tiny_base: Path, tiny_release: Path, tmp_path: Path
-) -> None:
-    """What `data convert` reads `train` and `evaluate` read, too: here CSV to learn from and Parquet to grade on."""
-    examples = make_examples(40)
-    with (tmp_path / "train.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("headline", "source", "tone"), *((one.text, "a", one.label) for one in examples)])
-    dev = {"headline": [one.text for one in examples], "tone": [one.label for one in examples], "source": ["b"] * 40}
-    pq.write_table(pa.table(dev), tmp_path / "dev.parquet")
-    table, graded = (str(tmp_path / name) for name in ("train.csv", "dev.parquet"))
-    columns = ["--text-column", "headline", "--label-column", "tone", "--json"]
-    quick = ["--base", str(tiny_base), "--epochs", "1", "--method", "head"]
-    run = CliRunner().invoke(app, ["train", "tone", "--data", table, "--dev", graded, *quick, *columns])
-    assert run.exit_code == 0, run.output
-    result = json.loads(run.stdout)
-    assert (result["labels"], result["rows"], result["metrics"]["dev"]["n"]) == (["bad", "good"], 40, 40)
-    known = ["--release", str(tiny_release), "--train", table, *RUNTIME]
-    run = CliRunner().invoke(app, ["evaluate", "tone", "--data", graded, *known, *columns])
-    assert run.exit_code == 0, run.output
-    found = json.loads(run.stdout)
-    assert found["n"] == 40
-    assert ("source", "b") in {(one["by"], one["value"]) for one in found["slices"]}
-    run = CliRunner().invoke(app, ["evaluate", "tone", "--data", graded, *known])
-    assert run.exit_code == 2
-    assert "dev.parquet: no column 'text'; there are: 'headline', 'tone', 'source'" in run.stderr.replace("\n", " ")
+def test_what_train_says_of_a_release_of_two_tasks(joint_release: Path) -> None:
+    result = model_commands._result(releases.read_manifest(joint_release), joint_release, 1.5)
+    (also,) = result["also"]
+    assert (result["task"], result["labels"], result["rows"]) == ("tone", ["bad", "good"], 160)
+    assert (also["task"], also["labels"], also["rows"]) == ("money", ["dollar", "euro", "yen"], 90)
+    assert (result["metrics"]["dev"]["n"], also["metrics"]["dev"]["n"]) == (16, 9)
+    assert (result["directory"], result["seconds"]) == (str(joint_release), 1.5)
 
 
 def test_tables_for_people(tiny_release: Path, data_file: DataFile) -> None:
     data = data_file("dev.jsonl", make_examples(20))
     run = CliRunner().invoke(
-        app, ["evaluate", "tone", "--data", str(data), "--release", str(tiny_release), "--abstain"]
+        app, ["evaluate", "tone", "--data", str(data), "--release", str(tiny_release), *RUNTIME, "--abstain"]
     )
     assert run.exit_code == 0, run.output
     for word in ("precision", "good", "accuracy", "ECE", "decided without a person (score from 0.5 on)"):
         assert word in run.stdout
 
 
-def test_evaluate_and_classify_run_without_torch(tiny_release: Path, data_file: DataFile) -> None:
+def test_evaluate_and_classify_run_without_torch(
+    tiny_release: Path, data_file: DataFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STREAMGAUGE_HOME", str(tmp_path / "new"))  # where nothing was measured with it, either
     data = data_file("dev.jsonl", make_examples(20))
     run = without_torch("evaluate", "tone", "--data", str(data), "--release", str(tiny_release), "--abstain", "--json")
     assert (run.returncode, run.stderr) == (0, b"")
@@ -195,7 +182,7 @@ def test_evaluate_and_classify_run_without_torch(tiny_release: Path, data_file: 
 
 def test_classify_passes_over_what_is_no_text(tiny_release: Path) -> None:
     stdin = b"profit\n\n\xff\xfe\n" + b"x" * (MAX_TEXT_BYTES + 5) + b"\nloss"
-    run = CliRunner().invoke(app, ["classify", "tone", "--release", str(tiny_release)], input=stdin)
+    run = CliRunner().invoke(app, ["classify", "tone", "--release", str(tiny_release), *RUNTIME], input=stdin)
     assert run.exit_code == 1
     assert [json.loads(line)["text"] for line in run.stdout.splitlines()] == ["profit", "loss"]
     assert run.stderr.splitlines() == [
@@ -207,7 +194,9 @@ def test_classify_passes_over_what_is_no_text(tiny_release: Path) -> None:
 
 def test_classify_keeps_order_over_many_batches(tiny_release: Path) -> None:
     texts = [example.text for example in make_examples(700)]
-    run = CliRunner().invoke(app, ["classify", "tone", "--release", str(tiny_release)], input="\n".join(texts))
+    run = CliRunner().invoke(
+        app, ["classify", "tone", "--release", str(tiny_release), *RUNTIME], input="\n".join(texts)
+    )
     assert run.exit_code == 0
     assert [json.loads(line)["text"] for line in run.stdout.splitlines()] == texts
 

@@ -10,14 +10,9 @@ from models.tasks import Task
 from models.teachers import CHUNK_TEXTS, find_teachers, soft_labels
 from tests.models.tiny import ignore, make_examples
 
+pytestmark = pytest.mark.usefixtures("home")
 LABELS = ("bad", "good")
 TEXTS = [example.text for example in make_examples(30, start=300)]
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("STREAMGAUGE_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
 
 
 def chunks(home: Path) -> list[Path]:

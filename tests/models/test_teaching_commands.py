@@ -12,16 +12,12 @@ from models.releases import read_manifest
 from streams import model_commands, pretrain_command
 from tests.models.tiny import make_examples
 
+pytestmark = pytest.mark.usefixtures("home")
 DataFile = Callable[[str, list[Example]], Path]
 
 app = typer.Typer()
 app.command()(model_commands.train)
 app.command()(pretrain_command.pretrain)
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STREAMGAUGE_HOME", str(tmp_path / "home"))
 
 
 def test_an_encoder_is_pretrained_then_taught(
