@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicCollection, TopicPartition
 
@@ -32,7 +33,8 @@ class TopicReader:
 
     def __init__(self, settings: Settings, name: str, group: str) -> None:
         self.name = name
-        _, cluster = connect(settings)
+        self._admin, cluster = connect(settings)
+        self._has_ids = not is_embedded(cluster)
         if name not in cluster.topics:
             raise BrokerUnavailable(f"topic {name} is not there; run: streamgauge topics create")
         self._config = librdkafka_config(settings.broker) | {
@@ -58,6 +60,21 @@ class TopicReader:
     def records(self) -> int:
         """How many there are to read, at most."""
         return sum(high - low for low, high in self.ranges.values())
+
+    @cached_property
+    def id(self) -> str:
+        """What the cluster calls this topic: another name when it is made anew. Empty where there are no such ids.
+
+        Raises:
+            BrokerUnavailable: the broker does not say.
+        """
+        if not self._has_ids:
+            return ""
+        try:
+            asked = self._admin.describe_topics(TopicCollection([self.name]), request_timeout=NO_ANSWER_S)
+            return str(asked[self.name].result().topic_id)
+        except KafkaException as error:
+            raise BrokerUnavailable(f"topic {self.name} cannot be described: {error.args[0].str()}") from None
 
     def messages(self, ranges: Ranges) -> Iterator[Message]:
         """The records of these ranges, each partition in order.
@@ -96,19 +113,3 @@ class TopicReader:
             open_to.pop(message.partition() or 0, None)
         elif error.fatal() or not error.retriable():
             raise BrokerUnavailable(f"topic {self.name} cannot be read: {error.str()}")
-
-
-def topic_id(settings: Settings, name: str) -> str:
-    """What the cluster calls this topic: another name when it is made anew. Empty where there are no such ids.
-
-    Raises:
-        BrokerUnavailable: the broker does not say.
-    """
-    admin, cluster = connect(settings)
-    if is_embedded(cluster):
-        return ""
-    try:
-        described = admin.describe_topics(TopicCollection([name]), request_timeout=NO_ANSWER_S)[name].result()
-    except KafkaException as error:
-        raise BrokerUnavailable(f"topic {name} cannot be described: {error.args[0].str()}") from None
-    return str(described.topic_id)

@@ -39,7 +39,7 @@ from streams.learning.letters import send_letters
 from streams.learning.prediction_index import PredictionIndex
 from streams.learning.source_texts import SourceTexts
 from streams.learning.task_intake import Taken, TaskIntake, Turned
-from streams.reading import TopicReader, topic_id
+from streams.reading import TopicReader
 from streams.security import librdkafka_config
 from streams.settings import Settings
 
@@ -129,8 +129,8 @@ class Collector:
     def _chunks(self, done: Collected) -> Iterator[tuple[list[KafkaRecord], ReadUpTo]]:
         """The feedback that was not taken in yet, and how far it is read with it; the last part may be empty."""
         name = self._settings.topics.feedback
-        reader, its_id = TopicReader(self._settings, name, self._group), topic_id(self._settings, name)
-        ranges = {part: (self._start(done, its_id, part, low), high) for part, (low, high) in reader.ranges.items()}
+        reader = TopicReader(self._settings, name, self._group)
+        ranges = {part: (self._start(done, reader.id, part, low), high) for part, (low, high) in reader.ranges.items()}
         total = sum(high - low for low, high in ranges.values())
         offsets = {part: low for part, (low, _) in ranges.items()}
         records, size = list[KafkaRecord](), 0
@@ -141,11 +141,11 @@ class Collector:
             offsets[record.partition] = record.offset + 1
             done.records += 1
             if len(records) >= CHUNK_RECORDS or size >= CHUNK_BYTES:
-                yield records, ReadUpTo(topic=name, topic_id=its_id, offsets=offsets)
+                yield records, ReadUpTo(topic=name, topic_id=reader.id, offsets=offsets)
                 self._progress("feedback", done.records, total)
                 records, size = [], 0
         ends = {part: max(low, high) for part, (low, high) in ranges.items()}
-        yield records, ReadUpTo(topic=name, topic_id=its_id, offsets=ends)
+        yield records, ReadUpTo(topic=name, topic_id=reader.id, offsets=ends)
 
     def _start(self, done: Collected, its_id: str, partition: int, low: int) -> int:
         if self._checkpoint is None:

@@ -90,11 +90,12 @@ def status(
 def _lag(settings: Settings, checkpoint: Checkpoint | None) -> int | None:
     """Records of the topic that were not taken in yet; None when the broker does not say."""
     from streams.exits import BrokerUnavailable
-    from streams.reading import TopicReader, topic_id
+    from streams.reading import TopicReader
 
     name = settings.topics.feedback
     try:
-        reader, its_id = TopicReader(settings, name, f"{settings.broker.group}-feedback"), topic_id(settings, name)
+        reader = TopicReader(settings, name, f"{settings.broker.group}-feedback")
+        its_id = reader.id
     except BrokerUnavailable as error:
         err.print(str(error), style="yellow", markup=False, highlight=False, soft_wrap=True)
         return None

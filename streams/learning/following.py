@@ -7,7 +7,7 @@ from collections.abc import Callable
 from models.learning.store import ReadUpTo
 from streams.events import Coordinates
 from streams.learning.prediction_index import Known, PredictionIndex, prediction_of
-from streams.reading import TopicReader, topic_id
+from streams.reading import TopicReader
 from streams.settings import Settings
 
 ROWS_AT_ONCE = 5000
@@ -24,10 +24,10 @@ def follow_predictions(
         BrokerUnavailable: it cannot be read.
     """
     name = settings.topics.predictions
-    reader, its_id = TopicReader(settings, name, group), topic_id(settings, name)
+    reader = TopicReader(settings, name, group)
     before, most = index.read_up_to(), settings.feedback.index_rows
     ranges = {
-        part: (max(low, high - most, before.start(name, its_id, part) if before else 0), high)
+        part: (max(low, high - most, before.start(name, reader.id, part) if before else 0), high)
         for part, (low, high) in reader.ranges.items()
     }
     total = sum(high - low for low, high in ranges.values())
@@ -38,9 +38,9 @@ def follow_predictions(
         if (known := prediction_of(message)) is not None:
             rows.append(known)
         if len(rows) >= ROWS_AT_ONCE:
-            index.remember(rows, ReadUpTo(topic=name, topic_id=its_id, offsets=offsets))
+            index.remember(rows, ReadUpTo(topic=name, topic_id=reader.id, offsets=offsets))
             rows = []
             progress("predictions", count, total)
     ends = {part: max(low, high) for part, (low, high) in ranges.items()}
-    index.remember(rows, ReadUpTo(topic=name, topic_id=its_id, offsets=ends))
+    index.remember(rows, ReadUpTo(topic=name, topic_id=reader.id, offsets=ends))
     index.forget_before(now_s - settings.topics.retention_hours * 3600)  # the events are not kept for longer

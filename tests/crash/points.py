@@ -7,8 +7,6 @@ step that is renamed raises an `AttributeError` at the start of the worker, so t
 from __future__ import annotations
 
 import asyncio
-import functools
-import inspect
 import itertools
 import time
 from collections.abc import Callable
@@ -26,11 +24,11 @@ from streams.settings import load_settings
 from streams.surge_pipeline import SurgePipeline
 from streams.surge_state import SurgeState
 from tests.crash.faults import Fault, Kind
+from tests.crash.placing import Place, after, before
 from tests.streams.fakes import FakeModel
 
 COMMITS_WHILE_WITHHELD = 6
 WITHHELD_S = 8.0  # at most, when nothing is committed any more
-Place = Callable[[Fault], None]
 
 
 @dataclass(frozen=True)
@@ -41,43 +39,6 @@ class Point:
     passings: tuple[int, int]
     kinds: tuple[Kind, ...] = ("exit", "kill")
     ends_with: tuple[int, ...] = ()  # exit codes when it is not the fault that ends the process
-
-
-def before(owner: Any, name: str) -> Place:
-    """Strike before a method runs."""
-    return _wrapped(owner, name, strikes_first=True)
-
-
-def after(owner: Any, name: str) -> Place:
-    """Strike after a method has run."""
-    return _wrapped(owner, name, strikes_first=False)
-
-
-def _wrapped(owner: Any, name: str, strikes_first: bool) -> Place:
-    def place(fault: Fault) -> None:
-        original = getattr(owner, name)
-
-        @functools.wraps(original)
-        async def coroutine(*args: Any, **kwargs: Any) -> Any:
-            if strikes_first:
-                fault.strike()
-            result = await original(*args, **kwargs)
-            if not strikes_first:
-                fault.strike()
-            return result
-
-        @functools.wraps(original)
-        def plain(*args: Any, **kwargs: Any) -> Any:
-            if strikes_first:
-                fault.strike()
-            result = original(*args, **kwargs)
-            if not strikes_first:
-                fault.strike()
-            return result
-
-        setattr(owner, name, coroutine if inspect.iscoroutinefunction(original) else plain)
-
-    return place
 
 
 class _Refused:

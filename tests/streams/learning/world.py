@@ -15,22 +15,25 @@ from tests.streams.wire import read_all
 
 LABELS = ("fraud", "legitimate")
 SCORED_AT_S = 1_795_000_000.0
-TOLD_AT = "2026-11-23T{:02d}:00:00Z"
+TOLD_AT = "2026-11-02T{:02d}:00:00Z"
 
 
-def settings_for(bootstrap: str, folder: Path, name: str, **feedback: float) -> Settings:
-    """Settings of one source and one task, with topics of the test's own."""
-    task = folder / "risk.toml"
-    task.write_text('name = "risk"\n' + "".join(f"[labels.{label}]\n" for label in LABELS))
+def settings_for(
+    bootstrap: str, folder: Path, name: str, tasks: Sequence[str] = ("risk",), **feedback: float
+) -> Settings:
+    """Settings of one source and its tasks, with topics of the test's own."""
+    files = {task: folder / f"{task}.toml" for task in tasks}
+    for task, file in files.items():
+        file.write_text(f'name = "{task}"\n' + "".join(f"[labels.{label}]\n" for label in LABELS))
     shipped = load_settings(env={})
     topics = {key: f"{name}-{value}" for key, value in shipped.topics.model_dump().items() if isinstance(value, str)}
-    source = shipped.sources["transactions"].model_copy(update={"topic": f"{name}-transactions"})
+    source = shipped.sources["transactions"].model_copy(update={"topic": f"{name}-transactions", "tasks": tuple(tasks)})
     return shipped.model_copy(
         update={
             "broker": shipped.broker.model_copy(update={"bootstrap": bootstrap, "group": name}),
             "topics": shipped.topics.model_copy(update=topics),
             "sources": {"transactions": source},
-            "models": shipped.models.model_copy(update={"tasks": {"risk": task}}),
+            "models": shipped.models.model_copy(update={"tasks": files}),
             "feedback": shipped.feedback.model_copy(update=feedback),
         }
     )
@@ -42,8 +45,9 @@ def written(settings: Settings, folder: Path) -> Path:
     lines = ["[broker]", f'bootstrap = "{settings.broker.bootstrap}"', f'group = "{settings.broker.group}"', "[topics]"]
     lines += [f'{key} = "{value}"' for key, value in names.model_dump().items() if isinstance(value, str)]
     lines += ["[feedback]", *(f"{key} = {value}" for key, value in settings.feedback.model_dump().items())]
-    lines += ["[models]", f'tasks.risk = "{settings.models.tasks["risk"]}"']
+    lines += ["[models]", *(f'tasks.{task} = "{file}"' for task, file in settings.models.tasks.items())]
     lines += ["[sources.transactions]", f'topic = "{settings.sources["transactions"].topic}"']
+    lines += [f"tasks = {json.dumps(settings.sources['transactions'].tasks)}"]
     lines += ["[sources.news]", "enabled = false", "[sources.chat]", "enabled = false"]
     file = folder / "streamgauge.toml"
     file.write_text("\n".join(lines))
@@ -69,15 +73,15 @@ class World:
         return list(range(first, first + len(values)))
 
     def events(self, count: int, partition: int = 0) -> list[str]:
-        """Events that were scored; returns the ids of their predictions, in the source `transactions`."""
+        """Events that were scored; returns the ids of their predictions by the task `risk`."""
         topic = self.settings.sources["transactions"].topic
         first = self.sent.get((topic, partition), 0)
         numbers = range(first, first + count)
         said = [{"id": f"e{partition}-{number}", "text": f"text {partition}-{number}"} for number in numbers]
         self.send(topic, said, partition)
-        ids = [f"{topic}/{partition}/{number}/risk" for number in numbers]
-        self.predict(*ids)
-        return ids
+        ids = [f"{topic}/{partition}/{number}" for number in numbers]
+        self.predict(*(f"{one}/{task}" for one in ids for task in self.settings.tasks))
+        return [f"{one}/risk" for one in ids]
 
     def predict(self, *ids: str) -> None:
         """Predictions of these ids, whether there are such events or not."""
