@@ -109,7 +109,11 @@ def _trained(lesson: Lesson, ref: str, seed: int, progress: Progress) -> Path:
     settings = TrainSettings(**{**knobs_of("teacher"), "base": name, "seed": int(own or seed)})
     dest = home() / "teachers" / lesson.task.name / _key(lesson, weights_sha256(base), settings.model_dump_json())
     if not dest.is_dir():
-        checkpoint = train([lesson], settings, lambda what, done, total: progress(f"{ref}: {what}", done, total))
+
+        def on_progress(what: str, done: int, total: int) -> None:
+            progress(f"{ref}: {what}", done, total)
+
+        checkpoint = train([lesson], settings, on_progress, state_folder=home() / "unfinished")
         make_release(checkpoint, "teacher", dest, progress)
     return dest
 
