@@ -60,7 +60,8 @@ class TrainSettings(BaseModel):
         default=0.0,
         ge=0,
         le=1,
-        description="of the texts, in every epoch others, with typing errors or something at the end that says nothing",
+        description="of the texts, in every epoch others, with typing errors or something at the end that says nothing;"
+        " not with method head nor long_texts all, which have the same windows in every epoch",
     )
 
     label_smoothing: float = Field(default=0.05, ge=0, lt=1)
@@ -105,8 +106,6 @@ class TrainSettings(BaseModel):
             raise ValueError("fgm_epsilon: with method head no gradient reaches the embeddings; choose full or lora")
         if self.method != "full" and self.learn_embeddings:
             raise ValueError(f"learn_embeddings: with method {self.method} they do not learn; choose full")
-        if self.vary_share and (self.method == "head" or self.long_texts == "all"):
-            raise ValueError("vary_share: the texts of an epoch differ: not with method head nor with long_texts all")
         return self
 
     @property
@@ -114,6 +113,11 @@ class TrainSettings(BaseModel):
         """Epochs and learning rate, the method's own where none are set."""
         epochs, learning_rate = PRESETS[self.method]
         return self.epochs or epochs, self.learning_rate or learning_rate
+
+    @property
+    def varies(self) -> bool:
+        """Whether an epoch reads other texts than the one before."""
+        return self.vary_share > 0 and self.method != "head" and self.long_texts != "all"
 
     @property
     def rate_of_heads(self) -> float:

@@ -170,7 +170,7 @@ def train(  # noqa: C901 - one flat loop, read from top to bottom
         if epoch == contrasts + 1:
             vectors = _begin_to_classify(network, matters, run.step <= step, feed, settings)
             held_out = [feed.infer(network.pooled, its.held_out.ids) for its in matters] if vectors else None
-        if settings.vary_share:
+        if settings.varies:
             matters = [_varied(matter, epoch, tokenizer, max_tokens, settings) for matter in matters]
         for group in _groups(epoch, matters, settings):
             step += 1

@@ -78,3 +78,13 @@ def test_who_sets_a_knob_last() -> None:
 def test_what_cannot_be_says_what_can(recipe: str, given: dict[str, object], message: str) -> None:
     with pytest.raises(BadKnob, match=message):
         settings_for(TASK, recipe, given, never)
+
+
+def test_a_recipe_whose_texts_vary_goes_with_methods_that_read_the_same_windows() -> None:
+    given = ({}, {"method": "head"}, {"long_texts": "all"}, {"vary_share": 0.0})
+    assert [settings_for(TASK, "standard", knobs, never)[0].varies for knobs in given] == [
+        True,
+        False,
+        False,
+        False,
+    ]
