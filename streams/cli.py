@@ -38,7 +38,7 @@ app.add_typer(base_commands.app, name="bases")
 app.add_typer(data_commands.app, name="data")
 app.add_typer(release_commands.app, name="releases")
 app.add_typer(approval_commands.app, name="retrain")
-for command in (rollout_commands.promote, rollout_commands.rollback, rollout_commands.status):
+for command in (rollout_commands.promote, rollout_commands.rollback, rollout_commands.judge, rollout_commands.status):
     release_commands.app.command()(command)
 app.add_typer(feedback_commands.app, name="feedback")
 app.command()(model_commands.train)

@@ -19,6 +19,7 @@ from itertools import count, islice
 from typing import Any
 
 from streams.batching import Batch
+from streams.heap import give_all_back
 from streams.ladder import Way
 from streams.lanes import Candidate, Turns
 from streams.scoring import Item, Scorer
@@ -47,6 +48,11 @@ class _Run:
     batch: Batch[Item]
     popped_s: float
     ticks: int = 0
+
+
+def _free(last: list[Scorer]) -> None:
+    last.clear()
+    give_all_back()
 
 
 class Device:
@@ -224,8 +230,7 @@ class Device:
     def _let_go(self) -> None:
         """Of what is retired and done. On a thread: giving a model's memory back takes a while."""
         for number in [number for number, one in self._scorers.items() if one.retired and not one.users]:
-            last = [self._scorers.pop(number)]
-            self._probes.submit(last.clear)
+            self._probes.submit(_free, [self._scorers.pop(number)])
 
     def _granted_s(self, run: _Run) -> float:
         """How long a run may take: far longer than what it costs, and never longer than the limit."""

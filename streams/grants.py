@@ -75,7 +75,9 @@ def grants(settings: Settings, role: Role) -> list[Grant]:
         read = (Grant("topic", name, "Read") for name in (names.feedback, names.predictions, *inputs))
         return [own, *read, Grant("topic", names.dead_letters, "Write")]
     if role == "releases":
-        return [Grant("topic", names.releases, one) for one in ("Read", "Write")]
+        own = Grant("group", settings.broker.group, "Read")  # which the judge reads as, joining nothing
+        pairs = Grant("topic", names.shadow, "Read")
+        return [own, pairs, *(Grant("topic", names.releases, one) for one in ("Read", "Write"))]
     outputs = [names.predictions, names.alerts, names.routes, names.review, names.shadow, *rejects]
     group = settings.broker.group
     both = [*observed, names.surge_state] if observed else []

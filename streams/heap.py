@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+from contextlib import suppress
 
 # From glibc's malloc.h; other C libraries (musl, macOS) have no such knobs and do not need them.
 _M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
@@ -15,6 +16,12 @@ def calm_the_garbage_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
+
+
+def give_all_back() -> None:
+    """Give the system back what the C library keeps of freed memory: worth its while after a model has gone."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def give_large_blocks_back() -> bool:

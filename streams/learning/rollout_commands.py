@@ -1,4 +1,4 @@
-"""`streamgauge releases promote|rollback|status`: which release serves, changed in every worker by one record."""
+"""`streamgauge releases promote|rollback|judge|status`: which release serves, changed in every worker by one record."""
 
 from __future__ import annotations
 
@@ -92,6 +92,34 @@ def status(config: Config = None, as_json: AsJson = False) -> None:
     out.print(table)
     if not records:
         out.print("nothing was promoted: workers serve what models.releases names, else the newest", highlight=False)
+
+
+def judge(
+    task: Task,
+    act: Annotated[bool, typer.Option("--act", help="Promote it if it is better, withdraw it if it is not.")] = False,
+    fewest_labels: Annotated[int, typer.Option(min=1, help="Before nothing is decided.")] = 30,
+    most_labels: Annotated[int, typer.Option(min=1, help="After which it is given up.")] = 20_000,
+    error: Annotated[float, typer.Option(min=0.0001, max=0.5, help="Chance of a wrong decision, either way.")] = 0.05,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a task's challenger with its champion by the labels that came for what both scored.
+
+    The test is always valid: ask as often as you like, after every label if you want to.
+    """
+    from models.learning.sequential import DuelSettings
+    from streams.learning.judge import judge as judged
+
+    duel = DuelSettings(promote_error=error, rollback_error=error, fewest_labels=fewest_labels, most_labels=most_labels)
+    with _at_the_topic(config) as settings, err.status("reading what both said, and the labels"):
+        found = judged(settings, task, duel, act)
+    if as_json:
+        told = found._asdict() | {"standing": found.standing.model_dump(mode="json", exclude={"looks"})}
+        print(json.dumps(told))
+        return
+    print(f"{task}: {found.challenger} against {found.champion}: {found.standing.action}; {found.standing.reason}")
+    if found.done:
+        print(f"{task}: done")
 
 
 @contextmanager

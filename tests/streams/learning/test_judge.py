@@ -1,0 +1,108 @@
+"""A challenger judged by labels: pairs from the shadow topic, labels from the data set, and what is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import orjson
+import pytest
+from confluent_kafka import Producer
+
+from models.errors import ReleaseNotFound
+from models.learning.opinions import fold, opinions_of
+from models.learning.sequential import DuelSettings
+from models.learning.store import Contents, DatasetStore, ReadUpTo
+from streams.embedded import EmbeddedBroker
+from streams.events import ShadowScore
+from streams.learning.judge import duels, judge
+from streams.learning.releases_topic import read_standing, write
+from streams.settings import Settings
+from tests.models.learning.rows import label
+from tests.streams.learning.test_releases_topic import release
+
+LABELS = ("ham", "spam")
+DUEL = DuelSettings(fewest_labels=10, most_labels=60)
+
+
+def pair(offset: int, champion: str, challenger: str, rival: str = "rival") -> ShadowScore:
+    return {
+        "id": f"chat/0/{offset}/risk/shadow/{rival}", "event_id": f"e{offset}", "task": "risk", "mode": "shadow",
+        "event_time": "2026-03-01T12:00:00.000Z", "scored_at": "2026-03-01T12:00:01.000Z",
+        "champion": {"release": "old", "label": champion, "score": 0.9},
+        "challenger": {"release": rival, "label": challenger, "score": 0.8},
+        "source": {"name": "chat", "topic": "chat", "partition": 0, "offset": offset},
+    }  # fmt: skip
+
+
+class Court:
+    """A broker with a champion, a challenger and their pairs, and a data set with labels: all `ham`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._producer = Producer({"bootstrap.servers": settings.broker.bootstrap})
+        for name in (settings.topics.releases, settings.topics.shadow):
+            self._producer.list_topics(name, 10)  # makes it
+        rival = release("rival", role="challenger", mode="shadow")
+        write(settings, {("risk", "champion"): release("old"), ("risk", "challenger"): rival})
+
+    def scored(self, *pairs: ShadowScore) -> None:
+        for one in pairs:
+            self._producer.produce(self.settings.topics.shadow, orjson.dumps(one))
+        self._producer.produce(self.settings.topics.shadow, b"no pair")
+        assert self._producer.flush(20) == 0
+
+    def labelled(self, count: int) -> None:
+        said = [label("ham", float(n), "ann", f"chat/0/{n}", n) for n in range(count)]
+        contents = Contents(fold({}, said, LABELS, 100).ledger)
+        read = ReadUpTo(topic="feedback", topic_id="abc", offsets={0: count})
+        DatasetStore("risk").add(contents, {}, read, datetime(2026, 3, 1, tzinfo=UTC))
+
+    def roles(self) -> dict[str, str]:
+        return {role: one["release"] for (_, role), one in read_standing(self.settings).items()}
+
+
+@pytest.fixture
+def court(
+    embedded: EmbeddedBroker, settings_at: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Court:
+    monkeypatch.setenv("STREAMGAUGE_HOME", str(tmp_path))
+    return Court(settings_at(embedded.bootstrap))
+
+
+def test_a_better_challenger_is_promoted_by_its_labels(court: Court) -> None:
+    court.scored(*(pair(n, "spam" if n % 2 else "ham", "ham") for n in range(40)))
+    court.labelled(40)
+    found = judge(court.settings, "risk", DUEL)
+    assert (found.standing.action, found.done, found.champion) == ("promote", False, "old")
+    assert court.roles() == {"champion": "old", "challenger": "rival"}, "nothing is done unless asked for"
+    assert judge(court.settings, "risk", DUEL, act=True).done
+    assert court.roles() == {"champion": "rival"}
+    assert "sequential test, better: of" in read_standing(court.settings)["risk", "champion"]["promoted_by"]
+
+
+@pytest.mark.parametrize(("wrong_every", "pairs", "action"), [(2, 40, "roll back"), (1000, 80, "give up")])
+def test_one_that_is_worse_or_no_better_is_withdrawn(court: Court, wrong_every: int, pairs: int, action: str) -> None:
+    court.scored(*(pair(n, "ham", "ham" if n % wrong_every else "spam") for n in range(1, pairs + 1)))
+    court.labelled(pairs + 1)
+    found = judge(court.settings, "risk", DUEL, act=True)
+    assert (found.standing.action, found.done) == (action, True)
+    assert court.roles() == {"champion": "old"}
+
+
+def test_few_labels_and_pairs_of_others_decide_nothing(court: Court) -> None:
+    court.scored(*(pair(n, "spam", "ham") for n in range(9)), *(pair(n, "spam", "ham", "other") for n in range(9, 40)))
+    court.labelled(40)
+    found = judge(court.settings, "risk", DUEL, act=True)
+    assert (found.standing.action, found.standing.tally.gained, found.done) == ("go on", 9, False)
+    assert court.roles() == {"champion": "old", "challenger": "rival"}
+    with pytest.raises(ReleaseNotFound, match="has no challenger"):
+        judge(court.settings, "tone", DUEL)
+
+
+def test_duels_come_in_the_order_of_their_labels() -> None:
+    pairs = {f"chat/0/{n}": pair(n, "ham", "spam") for n in range(3)}
+    said = [label("spam", 9.0 - n, "ann", f"chat/0/{n}", n) for n in range(5)]
+    found = duels(pairs, opinions_of(fold({}, said, LABELS, 100).ledger))
+    assert [duel.text for duel in found] == [f"text of chat/0/{n}" for n in (2, 1, 0)]
