@@ -111,7 +111,7 @@ def judge(
     from streams.learning.judge import judge as judged
 
     duel = DuelSettings(promote_error=error, rollback_error=error, fewest_labels=fewest_labels, most_labels=most_labels)
-    with _at_the_topic(config) as settings, err.status("reading what both said, and the labels"):
+    with _at_the_topic(config, judging=True) as settings, err.status("reading what both said, and the labels"):
         found = judged(settings, task, duel, act)
     if as_json:
         told = found._asdict() | {"standing": found.standing.model_dump(mode="json", exclude={"looks"})}
@@ -123,13 +123,14 @@ def judge(
 
 
 @contextmanager
-def _at_the_topic(config: Path | None) -> Iterator[Settings]:
-    """The settings, once it is seen that the topic is there and ours to write."""
+def _at_the_topic(config: Path | None, judging: bool = False) -> Iterator[Settings]:
+    """The settings, once it is seen that the topic is there and ours to write; to judge takes more rights."""
     from streams.grants import MissingTopics, grants, require_access
 
     settings = load_settings(config)
     try:
-        require_access(settings, grants(settings, "releases"))
+        wanted = grants(settings, "releases")
+        require_access(settings, [one for one in wanted if judging or one.name == settings.topics.releases])
     except MissingTopics as error:
         raise typer.BadParameter(str(error)) from None
     with clear_errors():
