@@ -26,7 +26,7 @@ from streams.bench.command import bench
 from streams.compress_command import compress
 from streams.evaluate_command import evaluate
 from streams.exits import BROKER_UNAVAILABLE, USAGE, AccessRefused, BrokerUnavailable
-from streams.learning import approval_commands, feedback_commands, rollout_commands
+from streams.learning import approval_commands, drift_commands, feedback_commands, rollout_commands
 from streams.pretrain_command import pretrain
 from streams.settings import Settings, SettingsError, load_settings
 
@@ -41,6 +41,7 @@ app.add_typer(approval_commands.app, name="retrain")
 for command in (rollout_commands.promote, rollout_commands.rollback, rollout_commands.judge, rollout_commands.status):
     release_commands.app.command()(command)
 app.add_typer(feedback_commands.app, name="feedback")
+app.add_typer(drift_commands.app, name="drift")
 app.command()(model_commands.train)
 app.command()(evaluate)
 app.command()(model_commands.classify)

@@ -172,7 +172,7 @@ class Route(Prediction):
     text: Annotated[str, Field(description="the chat turn, its first 1,000 characters")]
 
 
-Reason = Literal["low-confidence", "out-of-scope"]
+Reason = Literal["low-confidence", "out-of-scope", "informative", "random"]
 
 
 class ReviewRequest(Prediction):
@@ -181,7 +181,10 @@ class ReviewRequest(Prediction):
     text: str
     reason: Annotated[
         Reason,
-        Field(description="the score is low; or the text is too strange for any label, whatever the score"),
+        Field(
+            description="the score is low; or the text is too strange for any label, whatever the score; or its label"
+            " would teach the model most; or it was drawn at random, to measure the accuracy"
+        ),
     ]
 
 
@@ -258,6 +261,38 @@ class ShadowScore(TypedDict):
     source: SourceRef
 
 
+class Movement(TypedDict):
+    """How far something has moved, and from where on that is drift."""
+
+    quantity: Annotated[
+        str, Field(description="label, confidence, length, unknown, meaning, expected accuracy or calibration")
+    ]
+    value: float
+    limit: float
+
+
+class DriftAlarm(TypedDict):
+    """What a model reads is no longer what it was made with, or its scores no longer say how often it is right."""
+
+    id: Annotated[str, Field(description="the same for an alarm that is opened, wants something else, and is resolved")]
+    task: str
+    release: str
+    state: Literal["open", "resolved"]
+    wants: Annotated[
+        Literal["labels", "retrain"],
+        Field(description="people's labels; or training, as there are enough of them"),
+    ]
+    opened_at: str
+    at: str
+    moved: list[Movement]
+    events: Annotated[int, Field(description="predictions that were looked at")]
+    expected_accuracy: Annotated[float | None, Field(description="their mean score")]
+    expected_accuracy_at_release: Annotated[float, Field(description="the same of the development texts")]
+    labelled: Annotated[int, Field(description="predictions of this release that people have labelled")]
+    labelled_accuracy: Annotated[float | None, Field(description="how many of these were right")]
+    new_labels: int
+
+
 class DeadLetter(TypedDict):
     """An input that could not be processed or was shed, with its original bytes (base64), where it came from and why.
 
@@ -324,6 +359,7 @@ WIRE_TYPES: dict[str, Any] = {
     "shed": DeadLetter,
     "feedback": Feedback,
     "releases": Release,
+    "drift": DriftAlarm,
 }
 
 

@@ -21,7 +21,7 @@ from streams.security import librdkafka_config
 from streams.settings import Settings
 from streams.topics import connect, is_embedded, wanted_topics
 
-Role = Literal["worker", "topics", "replay", "dead-letters", "releases", "feedback"]
+Role = Literal["worker", "topics", "replay", "dead-letters", "releases", "feedback", "drift"]
 Operation = Literal["Read", "Write", "Create", "Describe", "DescribeConfigs"]
 ROLES: tuple[Role, ...] = get_args(Role)
 OPERATIONS: dict[str, AclOperation] = {
@@ -78,6 +78,11 @@ def grants(settings: Settings, role: Role) -> list[Grant]:
         own = Grant("group", settings.broker.group, "Read")  # which the judge reads as, joining nothing
         pairs = Grant("topic", names.shadow, "Read")
         return [own, pairs, *(Grant("topic", names.releases, one) for one in ("Read", "Write"))]
+    if role == "drift":
+        reader = Grant("group", f"{settings.broker.group}-drift", "Describe")  # nothing is committed
+        seen = [Grant("topic", name, "Read") for name in (names.predictions, *inputs)]
+        told = [Grant("topic", name, one) for one in ("Read", "Write") for name in (names.review, names.drift)]
+        return [reader, *seen, *told]
     outputs = [names.predictions, names.alerts, names.routes, names.review, names.shadow, *rejects]
     group = settings.broker.group
     both = [*observed, names.surge_state] if observed else []

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
-from models.learning.drift import Quantity, Shift
-from models.learning.estimated_accuracy import Expected
+from models.learning.alarms import Standing
+from models.learning.drift import Shift
+from models.learning.estimated_accuracy import Expected, Interval, Realised
 from streams.adaptive import Pace
 from streams.batching import Batch
 from streams.bulk_histogram import BulkHistogram
@@ -119,6 +120,23 @@ EXPECTED_AT_RELEASE = _gauge(
     "task",
     "release",
 )
+REALISED_ACCURACY = _gauge(
+    "realised_accuracy_ratio",
+    "Right of the labelled predictions drawn at random",
+    "task",
+    "release",
+    "bound",
+)
+LABELLED = _gauge("labelled_predictions", "Predictions that people have labelled", "task", "release")
+OVERCONFIDENCE = _gauge(
+    "overconfidence_ratio", "By how much their mean score is above the share of them that is right", "task", "release"
+)
+DRIFT_ALARM = _gauge("drift_alarm", "1 while the watch has an open alarm", "task")
+LABELS_ASKED = _counter("labels_asked_total", "Texts that the watch asked people to label", "task", "why")
+OF_THE_WATCH = (
+    DRIFT, DRIFT_LIMIT, DRIFT_EVENTS, EXPECTED_ACCURACY, EXPECTED_AT_RELEASE, REALISED_ACCURACY, LABELLED,
+    OVERCONFIDENCE, DRIFT_ALARM, LABELS_ASKED,
+)  # fmt: skip
 READY = _gauge("ready", "1 while /ready answers 200: partitions are assigned, and no model's texts are held")
 
 
@@ -260,8 +278,9 @@ class DriftMetrics:
     def __init__(self, task: str, release: str) -> None:
         self._its = (task, release)
         self._quantities: set[str] = set()
+        self._of_accuracy: set[Gauge] = set()
 
-    def moved(self, shifts: Mapping[Quantity, Shift]) -> None:
+    def moved(self, shifts: Mapping[str, Shift]) -> None:
         """How far each of these has moved."""
         for quantity, shift in shifts.items():
             self._quantities.add(quantity)
@@ -271,17 +290,55 @@ class DriftMetrics:
     def expected(self, expected: Expected, at_release: float) -> None:
         """What the scores let expect, and what they did of the development texts."""
         DRIFT_EVENTS.labels(*self._its).set(expected.n)
+        self._of_accuracy.add(DRIFT_EVENTS)
         if expected.accuracy is not None:
             EXPECTED_ACCURACY.labels(*self._its).set(expected.accuracy.value)
             EXPECTED_AT_RELEASE.labels(*self._its).set(at_release)
+            self._of_accuracy |= {EXPECTED_ACCURACY, EXPECTED_AT_RELEASE}
 
     def forget(self) -> None:
         """Show nothing of it."""
         for quantity in self._quantities:
             for gauge in (DRIFT, DRIFT_LIMIT):
                 gauge.remove(*self._its, quantity)
-        for gauge in (DRIFT_EVENTS, EXPECTED_ACCURACY, EXPECTED_AT_RELEASE):
+        for gauge in self._of_accuracy:
             gauge.remove(*self._its)
+
+
+class WatchMetrics:
+    """What the watch over drift shows of one release at one task."""
+
+    def __init__(self, task: str, release: str) -> None:
+        self.release = release
+        self._its = (task, release)
+        self._drift = DriftMetrics(task, release)
+        self._alarm = DRIFT_ALARM.labels(task)
+        self._labelled: set[Gauge] = set()
+        for why in ("informative", "random"):
+            LABELS_ASKED.labels(task, why)
+
+    def stands(self, standing: Standing, of_random: Realised | None, alarm: bool) -> None:
+        """How it stands, what labels of texts drawn at random say, and whether an alarm is open."""
+        self._alarm.set(alarm)
+        self._drift.moved(standing.shifts)
+        self._drift.expected(standing.expected, standing.expected_at_release)
+        if (its := standing.labelled) is not None:
+            LABELLED.labels(*self._its).set(its.n)
+            OVERCONFIDENCE.labels(*self._its).set(its.expected - its.accuracy.value)
+            self._labelled |= {LABELLED, OVERCONFIDENCE}
+        if of_random is not None:
+            for bound, share in of_random.accuracy._asdict().items():
+                REALISED_ACCURACY.labels(*self._its, bound).set(share)
+            self._labelled.add(REALISED_ACCURACY)
+
+    def forget(self) -> None:
+        """Show nothing of it: another release serves."""
+        self._drift.forget()
+        for gauge in self._labelled - {REALISED_ACCURACY}:
+            gauge.remove(*self._its)
+        if REALISED_ACCURACY in self._labelled:
+            for bound in Interval._fields:
+                REALISED_ACCURACY.remove(*self._its, bound)
 
 
 class ScorerMetrics:

@@ -116,6 +116,7 @@ class TopicSettings(Section):
     shed: Name
     feedback: Name
     releases: Name
+    drift: Name
     observations: Name
     surge_state: Name
     shadow: Name
@@ -207,6 +208,10 @@ class DriftSettings(Section):
 
     samples_per_s: float = Field(ge=0, le=1000)
     window_s: float = Field(ge=60, le=7 * 86_400)
+    look_every_s: float = Field(ge=1, le=3600)
+    labels_a_day: int = Field(ge=0, le=100_000)
+    labels_to_retrain: int = Field(ge=1, le=1_000_000)
+    port: int = Field(ge=0, le=65_535)
 
 
 class MetricsSettings(Section):

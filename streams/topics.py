@@ -94,7 +94,15 @@ def wanted_topics(settings: Settings) -> list[TopicSpec]:
         *(spec(s.topic, config=kept | {"max.message.bytes": str(largest)}) for s in settings.active_sources.values()),
         *(
             spec(name, config=kept)
-            for name in (names.feedback, names.predictions, names.alerts, names.routes, names.review, names.shadow)
+            for name in (
+                names.feedback,
+                names.predictions,
+                names.alerts,
+                names.routes,
+                names.review,
+                names.shadow,
+                names.drift,
+            )
         ),
         *(spec(name, config=kept | {"max.message.bytes": str(MAX_MESSAGE_BYTES)}) for name in letters),
         spec(names.releases, partitions=1, config=last),  # a handful of records whose order matters

@@ -133,7 +133,7 @@ class Tally:
         return Tally(counts, self.expected + other.expected)
 
 
-def shifts(reference: Mapping[Quantity, Bins], tally: Tally) -> dict[Quantity, Shift]:
+def shifts(reference: Mapping[Quantity, Bins], tally: Tally) -> dict[str, Shift]:
     """How far each quantity that was counted has moved."""
     return {
         quantity: population_stability(reference[quantity].counts, its)

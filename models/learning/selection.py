@@ -17,7 +17,7 @@ Floats = npt.NDArray[np.floating]
 Why = Literal["informative", "random"]
 
 DAY_S = 86_400.0
-UNSURE_POWER = 3  # measured: tests/benchmarks/active_learning.py
+UNSURE_POWER = 3  # of 1 and 3: tests/benchmarks/active_learning.py
 RANDOM_SHARE = 0.2  # of the budget: for an accuracy within 10 points it takes a hundred
 
 

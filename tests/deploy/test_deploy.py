@@ -164,11 +164,12 @@ def test_texts_name_settings_and_alerts_that_exist() -> None:
     assert set(re.findall(r"\bStreamgauge[A-Z]\w+", text)) <= {rule["alert"] for rule in rules()}
 
 
-def test_prometheus_scrapes_where_a_worker_serves() -> None:
-    config, served = read_yaml(PROMETHEUS / "prometheus.yml"), load_settings(env={}).metrics
-    [job] = config["scrape_configs"]
-    assert job["job_name"] == "streamgauge"
-    assert job["static_configs"][0]["targets"] == [f"{served.host}:{served.port}"]
+def test_prometheus_scrapes_where_worker_and_watch_serve() -> None:
+    config, settings = read_yaml(PROMETHEUS / "prometheus.yml"), load_settings(env={})
+    targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in config["scrape_configs"]}
+    host = settings.metrics.host
+    assert targets["streamgauge"] == [f"{host}:{settings.metrics.port}"]
+    assert targets["streamgauge-drift"] == [f"{host}:{settings.drift.port}"]
     assert all((PROMETHEUS / name).is_file() for name in config["rule_files"])
 
 

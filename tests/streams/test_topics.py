@@ -22,7 +22,7 @@ def test_every_topic_once_with_its_policy() -> None:
     settings = load_settings(env={})
     specs = {spec.name: spec for spec in wanted_topics(settings)}
     assert list(specs) == [
-        *("news", "chat", "transactions", "feedback", "predictions", "alerts", "routes", "review", "shadow"),
+        *("news", "chat", "transactions", "feedback", "predictions", "alerts", "routes", "review", "shadow", "drift"),
         *("dead-letters", "releases", "observations", "surge-state"),
     ]
     assert {name for name, spec in specs.items() if spec.compacted} == {"releases", "surge-state"}

@@ -8,7 +8,7 @@ import pytest
 from models.classifier import Classifier
 from models.errors import IntegrityError
 from models.evaluation import judge
-from models.learning.drift import QUANTITIES, Quantity, Tally, distance, shifts
+from models.learning.drift import QUANTITIES, Tally, distance, shifts
 from models.learning.profiles import PROFILE, Profile, profile_of, read_profiles, unknown_shares, write_profiles
 from models.releases import verify
 from models.tasks import Task
@@ -35,7 +35,7 @@ def _seen(classifier: Classifier, profile: Profile, texts: list[str]) -> Tally:
     return profile.tally(probabilities.argmax(axis=1), probabilities.max(axis=1), windows)
 
 
-def _drifted(profile: Profile, tally: Tally) -> set[Quantity]:
+def _drifted(profile: Profile, tally: Tally) -> set[str]:
     return {quantity for quantity, shift in shifts(profile.bins, tally).items() if shift.drifted}
 
 

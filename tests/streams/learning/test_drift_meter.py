@@ -6,42 +6,17 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
-from models.learning.drift import bins_of_columns, bins_of_values
-from models.learning.profiles import Profile, token_counts
 from streams import metrics
 from streams.learning.drift_meter import DriftMeter
 from streams.live import Loaded
 from streams.scoring import Outcome, ScoringFailed
 from tests.streams.fakes import LABELS, Clock, FakeModel, loaded
+from tests.streams.learning.profiled import profile_of_texts, texts_of
 
 WINDOW_S = 1200.0
 LOOK_EVERY_S = 1.0
-
-
-def profile_of_texts(texts: Sequence[str]) -> Profile:
-    """What a fake model would be released with: it is always 0.9 sure, and right."""
-    windows = [one.windows for one in FakeModel().encode(texts)]
-    known = np.zeros(128, bool)
-    known[[ord(one) for text in texts for one in text]] = True
-    return Profile(
-        n=len(texts),
-        bins={
-            "label": bins_of_columns([LABELS.index(text.split()[0]) for text in texts], len(LABELS)),
-            "confidence": bins_of_values([0.9] * len(texts)),
-            "length": bins_of_values(token_counts(windows)),
-            "unknown": bins_of_values([0.0] * len(texts)),
-        },
-        expected_accuracy=0.9,
-        accuracy=0.9,
-        known=known,
-    )
-
-
-def texts_of(count: int, label: str = "") -> list[str]:
-    return [f"{label or LABELS[turn % 3]} {'x' * (turn % 20)}" for turn in range(count)]
 
 
 class Metered:
