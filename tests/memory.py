@@ -114,7 +114,7 @@ def configuration(folder: Path, bootstrap: str, release: Path, metrics_port: int
     """Settings of a worker that reads news and looks for surges."""
     name = f"memory-{uuid.uuid4().hex[:8]}"
     lines = ["[broker]", f'bootstrap = "{bootstrap}"', f'group = "{name}"', "[topics]", f"partitions = {PARTITIONS}"]
-    lines += [f'{output} = "{name}-{output}"' for output in [*OUTPUT_TOPICS, "feedback", "releases"]]
+    lines += [f'{output} = "{name}-{output}"' for output in [*OUTPUT_TOPICS, "feedback", "releases", "drift"]]
     lines += ["[metrics]", f"port = {metrics_port}", "[models]", 'device = "cpu"', f'releases.sentiment = "{release}"']
     lines += [
         "[surge]",

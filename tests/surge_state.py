@@ -58,7 +58,7 @@ RETURN_LIMIT_S = 300.0  # on a busy machine
 
 def configuration(folder: Path, name: str, bootstrap: str, release: Path, metrics_port: int = 0) -> Path:
     """A settings file with group and topics of the run's own; workers of one run differ in their port alone."""
-    topics = {output: f"{name}-{output}" for output in [*OUTPUT_TOPICS, "feedback", "releases"]}
+    topics = {output: f"{name}-{output}" for output in [*OUTPUT_TOPICS, "feedback", "releases", "drift"]}
     lines = ["[broker]", f'bootstrap = "{bootstrap}"', f'group = "{name}"', f"session_timeout_s = {SESSION_S}"]
     lines += ["[topics]", f"partitions = {PARTITIONS}"] + [f'{output} = "{topic}"' for output, topic in topics.items()]
     lines += ["[metrics]", f"port = {metrics_port}", "[models]", 'device = "cpu"', "threads = 1"]

@@ -18,7 +18,7 @@ from streams.children import die_with_parent
 
 # What a worker reads and writes besides its sources and the predictions, by the names of its settings.
 SIDE_TOPICS = (
-    "alerts", "routes", "review", "dead_letters", "feedback", "releases", "observations", "surge_state",
+    "alerts", "routes", "review", "dead_letters", "feedback", "drift", "releases", "observations", "surge_state",
 )  # fmt: skip
 
 _STOP_S = 15.0

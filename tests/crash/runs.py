@@ -152,7 +152,7 @@ def _sum(offsets: Iterable[int]) -> int:
 
 
 def _configuration(run: str, bootstrap: str, worker: Mapping[str, float]) -> str:
-    outputs = [*OUTPUT_TOPICS, "feedback", "releases"]
+    outputs = [*OUTPUT_TOPICS, "feedback", "releases", "drift"]
     lines = ["[broker]", f'bootstrap = "{bootstrap}"', f'group = "{run}"', "session_timeout_s = 6"]
     lines += ["commit_interval_ms = 100", "[topics]", f"partitions = {PARTITIONS}"]
     lines += [f'{name} = "{run}-{name.replace("_", "-")}"' for name in outputs]

@@ -42,7 +42,7 @@ def configured(kafka: KafkaBroker, tiny_releases: dict[str, Path], tmp_path: Pat
     def make(max_text_chars: int) -> Path:
         lines = ["[broker]", f'bootstrap = "{kafka.bootstrap}"', f'group = "{name}"', "session_timeout_s = 6"]
         lines += ["[topics]", f"partitions = {PARTITIONS}"]
-        lines += [f'{output} = "{name}-{output}"' for output in [*OUTPUT_TOPICS, "feedback", "releases"]]
+        lines += [f'{output} = "{name}-{output}"' for output in [*OUTPUT_TOPICS, "feedback", "releases", "drift"]]
         lines += [
             "[intake]",
             f"max_text_chars = {max_text_chars}",

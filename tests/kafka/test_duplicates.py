@@ -84,7 +84,7 @@ def configuration(folder: Path, kafka: KafkaBroker, tiny: dict[str, Path]) -> Pa
     run = f"duplicates-{uuid.uuid4().hex[:8]}"
     lines = ["[broker]", f'bootstrap = "{kafka.bootstrap}"', f'group = "{run}"', "session_timeout_s = 6"]
     lines += [f"commit_interval_ms = {round(1000 * COMMIT_S)}", "[topics]", f"partitions = {PARTITIONS}"]
-    lines += [f'{output} = "{run}-{output}"' for output in [*OUTPUT_TOPICS, "feedback", "releases"]]
+    lines += [f'{output} = "{run}-{output}"' for output in [*OUTPUT_TOPICS, "feedback", "releases", "drift"]]
     lines += ["[batching]", f"max_slice_events = {SLICE_EVENTS}", f"max_slices_in_flight = {SLICES}"]
     lines += ["[metrics]", "port = 0", "[models]", 'device = "cpu"', f'releases.intent = "{tiny["intent"]}"']
     lines += ["[sources.chat]", f'topic = "{run}-chat"']

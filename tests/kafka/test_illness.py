@@ -57,7 +57,7 @@ class Patient:
 
 def configured(folder: Path, bootstrap: str, release: Path) -> Settings:
     run = f"ill-{os.getpid()}"
-    outputs = [*OUTPUT_TOPICS, "feedback", "releases"]
+    outputs = [*OUTPUT_TOPICS, "feedback", "releases", "drift"]
     lines = ["[broker]", f'bootstrap = "{bootstrap}"', f'group = "{run}"', "session_timeout_s = 6", "[topics]"]
     lines += [f'{name} = "{run}-{name}"' for name in outputs]
     lines += ["[metrics]", f"port = {free_port()}", "[models]", 'device = "cpu"', 'runtime = "onnxruntime-fp32"']

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.kafka
 def configured(folder: Path, bootstrap: str, release: Path) -> Settings:
     run = f"rollout-{os.getpid()}"
     lines = ["[broker]", f'bootstrap = "{bootstrap}"', f'group = "{run}"', "session_timeout_s = 6", "[topics]"]
-    lines += [f'{name} = "{run}-{name}"' for name in (*OUTPUT_TOPICS, "feedback", "releases")]
+    lines += [f'{name} = "{run}-{name}"' for name in (*OUTPUT_TOPICS, "feedback", "releases", "drift")]
     lines += ["[metrics]", f"port = {free_port()}", "[models]", 'device = "cpu"', 'runtime = "onnxruntime-fp32"']
     lines += ["[models.releases]"]
     lines += [f'{task} = "{release}"' for task in HEADS]
