@@ -26,14 +26,15 @@ def make_tiny_releases(folder: Path) -> dict[str, Path]:
     The first three words stand for a task's first label, the next three for its second, and so on.
     """
     base = make_tiny_encoder(folder / "base", WORDS)
-    return {task: _release(task, names, base, folder / task) for task, names in LABELS.items()}
+    return {task: make_tiny_release(task, base, folder / task) for task in LABELS}
 
 
-def _release(task: str, labels: tuple[str, ...], base: Path, out: Path) -> Path:
+def make_tiny_release(task: str, base: Path, out: Path, examples_a_label: int = 40) -> Path:
+    """Train and export one of them on an encoder that knows the words."""
     examples = [
         Example(f"{WORDS[3 * place + turn % 3]} number {turn}", label)
-        for place, label in enumerate(labels)
-        for turn in range(40)
+        for place, label in enumerate(LABELS[task])
+        for turn in range(examples_a_label)
     ]
     settings = TrainSettings(epochs=2, learning_rate=1e-2, batch_texts=16, threads=1, learn_embeddings=True)
     tiny = load_task(task).model_copy(update={"base": str(base), "max_tokens": 24})

@@ -45,13 +45,25 @@ WAYS: dict[str, Way] = {
 }
 
 
-def read(folder: Path, part: str, progress: Progress) -> Part:
+def read(folder: Path, part: str, cache: Path | None, progress: Progress) -> Part:
+    """A part of a set; its vectors from the cache if they are there, as they take longest."""
+    kept = None if cache is None else cache / f"{folder.name}-{part}.npz"
+    if kept is not None and kept.is_file():
+        with np.load(kept, allow_pickle=False) as file:
+            return _part(file["v"], file["y"])
     rows = [json.loads(line) for line in (folder / f"{part}.jsonl").read_text(encoding="utf-8").splitlines()]
     bar = progress.add_task(f"{folder.name} {part}: vectors", total=len(rows))
     vectors = text_vectors(
         [row["text"] for row in rows], progress=lambda _, done, all: progress.update(bar, completed=done)
     )
-    return Part(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.array([row["label"] for row in rows]))
+    labels = np.array([row["label"] for row in rows])
+    if kept is not None:
+        np.savez(kept, v=vectors, y=labels)
+    return _part(vectors, labels)
+
+
+def _part(vectors: np.ndarray, labels: np.ndarray) -> Part:
+    return Part(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), labels)
 
 
 def curve(way: Way, train: Part, dev: Part, step: int, most: int, seed: int) -> Iterator[tuple[int, float]]:
@@ -67,8 +79,10 @@ def curve(way: Way, train: Part, dev: Part, step: int, most: int, seed: int) -> 
         asked += left[way(unsure, train.vectors[left], step, 1000 * seed + len(asked))].tolist()
 
 
-def measure(folder: Path, step: int, most: int, seeds: int, progress: Progress) -> dict[str, object]:
-    train, dev = read(folder, "train", progress), read(folder, "dev", progress)
+def measure(
+    folder: Path, step: int, most: int, seeds: int, cache: Path | None, progress: Progress
+) -> dict[str, object]:
+    train, dev = read(folder, "train", cache, progress), read(folder, "dev", cache, progress)
     bar = progress.add_task(f"{folder.name}: rounds", total=len(WAYS) * seeds * (most // step))
     means: dict[str, Curve] = {}
     for name, way in WAYS.items():
@@ -100,10 +114,11 @@ def main() -> None:
     parser.add_argument("--step", type=int, default=100)
     parser.add_argument("--most", type=int, default=1800)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--cache", type=Path, help="a folder that keeps the vectors")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     with Progress() as progress:
-        found = [measure(folder, asked.step, asked.most, asked.seeds, progress) for folder in asked.data]
+        found = [measure(folder, asked.step, asked.most, asked.seeds, asked.cache, progress) for folder in asked.data]
     for one in found:
         print(f"{one['data']}: {one['macro_f1']} with {one['labels']} labels at random; share needed {one['share']}")
     if asked.json:
