@@ -7,6 +7,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck
@@ -22,12 +23,17 @@ from tests.shared import made_once
 # Taken out of the environment: with this prefix it would be read as a setting, and refused as one there is not.
 KAFKA_IS_REQUIRED = os.environ.pop("STREAMGAUGE_REQUIRE_KAFKA", "") == "1"
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # it is told the size of a terminal that it does not have
+    for size in ("COLUMNS", "LINES"):
+        os.environ.pop(size, None)
+
 
 # On a busy machine an example takes any time, and so does making one up: neither says anything about what is tested.
 hypothesis_settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis_settings.load_profile("any-machine")
 
 LEFT_OUT = pytest.StashKey[dict[str, int]]()
+MOST_PROCESSES = 4  # each takes a gigabyte: PyTorch, the runtimes
 MARKED = {"kafka": "on real Kafka", "slow": "that take minutes"}
 
 
@@ -44,6 +50,30 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             left[mark] += 1
     items[:] = kept
     config.stash[LEFT_OUT] = left
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """A process for each core when the fast tests of a whole directory run; else none but this one.
+
+    A few tests are faster without. Those on real Kafka and those that take minutes start processes of their own and
+    watch the clock, and whoever wants to see what they print (-s) can only where they are not others'.
+    """
+    chosen = config.option.markexpr or config.option.keyword or config.option.capture == "no"
+    if chosen or not all(Path(name).is_dir() for name in config.option.file_or_dir):
+        return 0
+    return min(len(os.sched_getaffinity(0)), MOST_PROCESSES)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if (output := getattr(session.config, "workeroutput", None)) is not None:
+        output["left out"] = session.config.stash.get(LEFT_OUT, {})
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """The tests are collected in the processes that run them: the summary's figures come from there."""
+    node.config.stash[LEFT_OUT] = getattr(node, "workeroutput", {}).get("left out", {})
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
