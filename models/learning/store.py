@@ -17,7 +17,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -258,7 +258,7 @@ def _tables(contents: Contents) -> dict[str, Table]:
 
 
 def _row(what: Opinion | Withdrawal | Waiting, at: Position) -> dict[str, Any]:
-    fields = {name: value for name, value in asdict(what).items() if name not in ("task", "at")}
+    fields = {name: value for name, value in vars(what).items() if name not in ("task", "at")}
     return fields | {"partition": at.partition, "offset": at.offset}
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from models.learning.opinions import text_key
 from models.learning.store import DatasetStore
@@ -207,9 +209,28 @@ def test_the_runs_see_what_a_collector_without_a_rule_does(desk: Desk, mutation:
         assert desk.verdict()[seen] > 0
 
 
-def test_a_topic_that_is_made_anew_is_read_from_its_beginning(desk: Desk, kafka: KafkaBroker) -> None:
-    from confluent_kafka.admin import AdminClient
+def test_what_retention_took_is_counted_and_stops_nothing(desk: Desk, kafka: KafkaBroker, tmp_path: Path) -> None:
+    settings, folder = desk.world.settings, tmp_path / "other"
+    old, labelled, new = desk.world.events(3)
+    topic, feedback = settings.sources["transactions"].topic, settings.topics.feedback
+    desk.world.feedback(told(prediction_id=labelled), told(text="before"))
+    with Collector(settings, folder) as collector:
+        collector.collect()
+    desk.world.feedback(told(text="never read"), told(text="nor this"), told(prediction_id=old))
+    desk.world.feedback(told("legitimate", "bob", prediction_id=labelled), told(prediction_id=new))
+    admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
+    for deleted in admin.delete_records([TopicPartition(topic, 0, 2), TopicPartition(feedback, 0, 4)]).values():
+        deleted.result()
+    with Collector(settings, folder) as collector:
+        done = collector.collect()
+    assert (done.lost, done.records) == (2, 3)
+    assert done.ends["risk"] == {"event_gone": 1, "conflicting": 1, "labelled": 1}
+    assert {(one.text, one.annotator) for one in DatasetStore("risk", folder).opinions()} == {
+        ("text 0-1", "ann"), ("text 0-1", "bob"), ("text 0-2", "ann"), ("before", "ann"),
+    }  # fmt: skip
 
+
+def test_a_topic_that_is_made_anew_is_read_from_its_beginning(desk: Desk, kafka: KafkaBroker) -> None:
     desk.say()
     desk.collect()
     versions = {task: store.numbers() for task, store in desk.stores.items()}
