@@ -81,7 +81,7 @@ def test_what_cannot_be_says_what_can(recipe: str, given: dict[str, object], mes
 
 
 def test_a_recipe_whose_texts_vary_goes_with_methods_that_read_the_same_windows() -> None:
-    given = ({}, {"method": "head"}, {"long_texts": "all"}, {"vary_share": 0.0})
+    given: tuple[dict[str, object], ...] = ({}, {"method": "head"}, {"long_texts": "all"}, {"vary_share": 0.0})
     assert [settings_for(TASK, "standard", knobs, never)[0].varies for knobs in given] == [
         True,
         False,
