@@ -8,7 +8,8 @@ calls all texts of one label by the next, `flood` besides sends ten near-copies 
 others. Reported are means over seeds: texts with a wrong label that are kept, honest texts that wait for a person, who
 is quarantined, and the macro-F1 on dev of a logistic regression on the vectors of the packaged encoder that learns
 what was known and the feedback as it is (of each text the first label), curated, or with the true labels. So many
-`--new-labels` are unknown before.
+`--new-labels` are unknown before. With `--fine-tune EPOCHS` the encoder is fine-tuned on each of the four, too: the
+regression is judge and pupil in one.
 """
 
 import argparse
@@ -108,11 +109,26 @@ class Bench:
         truth = np.array([column[one.label] for one in self.dev], np.int64)
         return 100 * macro_f1(truth, found.argmax(axis=1), self.labels)
 
-    def run(self, attack: str, known: int, asked: int, new_labels: int, seed: int) -> dict[str, float]:
+    def tuned(self, taught_by: Sequence[Example], weights: Sequence[float], epochs: int, seed: int) -> float:
+        """The same after fine-tuning, as `streamgauge train` does it."""
+        from models.lessons import Lesson
+        from models.tasks import load_task
+        from models.train_settings import settings_of
+        from models.training import train
+
+        held = dict(zip(taught_by, weights, strict=True))
+        examples = check(taught_by).examples
+        counts = np.array([held[example] for example in examples])
+        lesson = Lesson(load_task("feedback"), examples, "feedback", self.dev, weights=counts)
+        settings = settings_of({"epochs": epochs, "seed": seed}, "knobs")
+        return 100 * train([lesson], settings, lambda *_: None).heads[0].dev_macro_f1
+
+    def run(self, attack: str, given: argparse.Namespace, seed: int) -> dict[str, float]:
         """Figures of one seed."""
+        known, asked = given.known, given.asked
         chooser = random.Random(seed)
         shuffled = chooser.sample(self.examples, len(self.examples))
-        unknown = set(chooser.sample(self.labels, new_labels))
+        unknown = set(chooser.sample(self.labels, given.new_labels))
         before = [one for one in shuffled[:known] if one.label not in unknown]
         said = feedback(shuffled[known : known + asked], self.labels, attack, seed)
         self.vectors([one.text for one in (*before, *self.dev)] + [one.text for one in said.opinions])
@@ -121,14 +137,20 @@ class Bench:
         seconds = process_time() - began
         first = {opinion.key: Example(opinion.text, opinion.label) for opinion in reversed(said.opinions)}
         true = {one.key: Example(one.text, said.truth[one.key]) for one in said.opinions if one.key.endswith("-0")}
-        kept = [Example(row.text, row.label) for row in curation.kept]
-        return _ends(said, curation, unknown) | {
-            "f1_known": self.score(before),
-            "f1_as_it_is": self.score([*before, *first.values()]),
-            "f1_curated": self.score([*before, *kept]),
-            "f1_true": self.score([*before, *true.values()]),
-            "cpu_s": seconds,
+        ways = {
+            "known": [],
+            "as_it_is": list(first.values()),
+            "curated": [Example(row.text, row.label) for row in curation.kept],
+            "true": list(true.values()),
         }
+        figures = _ends(said, curation, unknown) | {"cpu_s": seconds}
+        for way, more in ways.items():
+            figures[f"f1_{way}"] = self.score([*before, *more])
+            if given.fine_tune:
+                surenesses = [row.weight for row in curation.kept] if way == "curated" else [1.0] * len(more)
+                weights = [1.0] * len(before) + surenesses
+                figures[f"tuned_{way}"] = self.tuned([*before, *more], weights, given.fine_tune, seed)
+        return figures
 
 
 def _ends(said: Feedback, curation: Curation, unknown: set[str]) -> dict[str, float]:
@@ -159,11 +181,12 @@ def main() -> None:
     parser.add_argument("--known", type=int, default=1500)
     parser.add_argument("--asked", type=int, default=1500)
     parser.add_argument("--new-labels", type=int, default=0)
+    parser.add_argument("--fine-tune", type=int, default=0, metavar="EPOCHS")
     parser.add_argument("--seeds", type=int, default=3)
     given = parser.parse_args()
     bench = Bench(given.data, given.dev)
     for attack in given.attack.split(","):
-        runs = [bench.run(attack, given.known, given.asked, given.new_labels, seed) for seed in range(given.seeds)]
+        runs = [bench.run(attack, given, seed) for seed in range(given.seeds)]
         means: dict[str, Any] = {name: round(fmean(run[name] for run in runs), 2) for name in runs[0]}
         gains = [run["f1_curated"] - run["f1_as_it_is"] for run in runs]
         means |= {"gain": round(fmean(gains), 2), "gain_deviation": round(stdev(gains), 2) if len(gains) > 1 else None}
