@@ -25,7 +25,7 @@ EXPECTED_OPINIONS = 10  # so many opinions
 SMOOTHING = 5  # opinions on a label that a row of the matrix is drawn to the common rate by
 MOST_STEPS = 100
 SETTLED = 1e-4  # no probability moves more in a step
-DOUBT = 0.01  # that one or more of all comparisons blame an annotator by chance
+DOUBT = 0.05  # that one or more of all comparisons blame an annotator by chance
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
