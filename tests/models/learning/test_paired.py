@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import itertools
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +11,7 @@ from hypothesis.extra import numpy as arrays
 
 from models.evaluation import macro_f1
 from models.learning.paired import fewest_gained, holm, macro_f1_gain, macro_f1_over, mcnemar
+from tests.models.learning.simulated import MANY, RARE, SPAM, TONE, world, world_at_the_margin
 
 COLUMNS = arrays.arrays(np.int64, st.shared(st.integers(1, 25), key="n"), elements=st.integers(0, 2))
 
@@ -88,49 +88,6 @@ def test_where_both_always_agree_few_texts_still_prove_little() -> None:
     few, many = np.arange(40) % 2, np.arange(2000) % 2
     assert macro_f1_gain(few, few, few).low < -0.05
     assert -0.002 < macro_f1_gain(many, many, many).low < 0
-
-
-class World(NamedTuple):
-    """Texts by (true, champion's, candidate's) column, and how likely each kind is."""
-
-    rows: npt.NDArray[np.int64]
-    chances: npt.NDArray[np.float64]
-
-    @property
-    def gain(self) -> float:
-        after, before = (macro_f1_over(self.rows[:, 0], self.rows[:, side], self.chances[None])[0] for side in (2, 1))
-        return float(after - before)
-
-    def passes(self, rng: np.random.Generator, texts: int, margin: float) -> bool:
-        targets, before, after = np.repeat(self.rows, rng.multinomial(texts, self.chances), axis=0).T
-        return macro_f1_gain(targets, before, after, samples=400, seed=int(rng.integers(1 << 30))).low > -margin
-
-
-def world(shares: tuple[float, ...], both_wrong: float, gained: float, lost: float) -> World:
-    """Each label's texts are wrong, gained and lost at the same rates, mistaken for any other label."""
-    rows, chances = [], []
-    for true, share in enumerate(shares):
-        rows.append((true, true, true))
-        chances.append(share * (1 - both_wrong - gained - lost))
-        for other in {*range(len(shares))} - {true}:
-            rows += [(true, other, other), (true, other, true), (true, true, other)]
-            chances += [share * rate / (len(shares) - 1) for rate in (both_wrong, gained, lost)]
-    return World(np.array(rows), np.array(chances) / sum(chances))
-
-
-def world_at_the_margin(shares: tuple[float, ...], both_wrong: float, gained: float, margin: float) -> World:
-    """The candidate's macro-F1 is lower by just the margin."""
-    low, high = 0.0, 0.5
-    for _ in range(40):
-        middle = (low + high) / 2
-        if world(shares, both_wrong, gained, middle).gain > -margin:
-            low = middle
-        else:
-            high = middle
-    return world(shares, both_wrong, gained, high)
-
-
-SPAM, TONE, RARE, MANY = (0.87, 0.13), (0.6, 0.3, 0.1), (0.85, 0.1, 0.05), (0.125,) * 8
 
 
 @pytest.mark.slow

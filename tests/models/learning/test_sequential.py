@@ -2,16 +2,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.learning.paired import mcnemar
 from models.learning.sequential import FRACTIONS, Duel, DuelSettings, Tally, bounds, log_e, standing
+from tests.models.learning.simulated import e_table, streams
 
 SETTINGS = DuelSettings(fewest_labels=10, most_labels=400)
 COUNTS = st.integers(0, 200)
@@ -109,27 +108,6 @@ def test_looks_are_thinned_and_the_last_is_kept() -> None:
     found = standing(duels("ckbn" * 700), settings)
     assert len(found.looks) <= 601
     assert found.looks[-1].n == found.tally.n == 2800
-
-
-def e_table(most: int) -> npt.NDArray[np.float64]:
-    """log_e(gained, lost, 0) for all counts up to `most`: ties change nothing where the mean is 0."""
-    gained, lost = np.arange(most)[:, None], np.arange(most)[None]
-    wealth = np.full((most, most), -np.inf)
-    for fraction in FRACTIONS:
-        wealth = np.logaddexp(wealth, gained * np.log1p(fraction) + lost * np.log1p(-fraction))
-    table: npt.NDArray[np.float64] = wealth - math.log(len(FRACTIONS))
-    return table
-
-
-def counts_of(rng: np.random.Generator, gained: float, lost: float, n: int) -> tuple[npt.NDArray[np.int64], ...]:
-    draws = rng.random(n)
-    plus, minus = draws < gained, (draws >= gained) & (draws < gained + lost)
-    return np.cumsum(plus), np.cumsum(minus)
-
-
-def streams(seed: int, runs: int, gained: float, lost: float, n: int) -> Iterator[tuple[npt.NDArray[np.int64], ...]]:
-    rng = np.random.default_rng(seed)
-    return (counts_of(rng, gained, lost, n) for _ in range(runs))
 
 
 def test_the_table_of_the_simulation_is_the_product() -> None:
