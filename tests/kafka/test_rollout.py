@@ -16,9 +16,10 @@ from models.releases import MANIFEST, MODEL, file_sha256, read_manifest
 from streams.broker import KafkaBroker
 from streams.events import Release, iso
 from streams.learning.releases_topic import write
+from streams.serving import in_share
 from streams.settings import OUTPUT_TOPICS, Settings, load_settings
 from streams.topics import create_topics
-from tests.kafka.harness import start, stop
+from tests.kafka.harness import Reader, start, stop
 from tests.kafka.test_illness import Sender, asked, reading
 from tests.streams.handmade import make_release
 from tests.streams.wire import free_port, read_all
@@ -26,12 +27,13 @@ from tests.streams.wire import free_port, read_all
 HEADS = {"sentiment": ("negative", "neutral"), "intent": ("ask", "tell"), "risk": ("benign", "fraud")}
 SWAPS = ("second", "broken", "first", "gone", "second", "first", "third")
 BROKEN = {"broken", "gone"}
+SHARE = 0.3
 
 pytestmark = pytest.mark.kafka
 
 
 def configured(folder: Path, bootstrap: str, release: Path) -> Settings:
-    run = f"rollout-{os.getpid()}"
+    run = f"rollout-{os.getpid()}-{folder.name}"
     lines = ["[broker]", f'bootstrap = "{bootstrap}"', f'group = "{run}"', "session_timeout_s = 6", "[topics]"]
     lines += [f'{name} = "{run}-{name}"' for name in (*OUTPUT_TOPICS, "feedback", "releases", "drift")]
     lines += ["[metrics]", f"port = {free_port()}", "[models]", 'device = "cpu"', 'runtime = "onnxruntime-fp32"']
@@ -72,32 +74,80 @@ def until(true: Callable[[], bool], log: Path, timeout_s: float = 60) -> None:
         time.sleep(0.1)
 
 
+class Worker:
+    """A worker on real Kafka that starts with the release `first`, and the events that flow through it."""
+
+    def __init__(self, folder: Path, bootstrap: str) -> None:
+        self.shelf, self.log = Shelf(folder), folder / "worker.log"
+        self.settings = configured(folder, bootstrap, folder / "first")
+        self.sender = Sender(self.settings, poison_share=0.0)
+        self._env = {"STREAMGAUGE_CONFIG": str(folder / "streamgauge.toml"), "STREAMGAUGE_HOME": str(folder / "home")}
+        self.page = ""
+
+    def runs(self, meanwhile: Callable[[Reader], None]) -> int:
+        """Do something while events flow; nothing may be lost or come twice. Returns how many events there were."""
+        worker = start(["-m", "streams.worker"], self._env, self.log)
+        with reading(self.settings) as reader:
+            try:
+                self.sender.start()
+                assert reader.grows(90), self.log.read_text()
+                meanwhile(reader)
+                sent = self.sender.end()
+                reader.wait_for(sent, 60)
+                self.page = asked(self.settings.metrics.port, "metrics")
+            finally:
+                code = stop(worker)
+        assert code == 0
+        assert not set(sent.good.values()) - reader.seen.predictions.keys(), "lost"
+        assert reader.seen.duplicates() == 0
+        return len(sent.good)
+
+
 def test_releases_swap_while_events_flow(kafka: KafkaBroker, tmp_path: Path) -> None:
-    shelf, log = Shelf(tmp_path), tmp_path / "worker.log"
-    settings = configured(tmp_path, kafka.bootstrap, tmp_path / "first")
-    env = {"STREAMGAUGE_CONFIG": str(tmp_path / "streamgauge.toml"), "STREAMGAUGE_HOME": str(tmp_path / "home")}
-    port, sender = settings.metrics.port, Sender(settings, poison_share=0.0)
-    worker = start(["-m", "streams.worker"], env, log)
-    with reading(settings) as reader:
-        try:
-            sender.start()
-            assert reader.grows(90), log.read_text()
-            for name in SWAPS:
-                swap(settings, shelf, name, log, port)
-                assert reader.grows(20), f"nothing comes after {name}: {log.read_text()}"
-            sent = sender.end()
-            reader.wait_for(sent, 60)
-            page = asked(port, "metrics")
-        finally:
-            code = stop(worker)
-    assert code == 0
-    assert not set(sent.good.values()) - reader.seen.predictions.keys(), "lost"
-    assert reader.seen.duplicates() == 0
-    changes = judged(settings, log)
-    print(f"\n{len(sent.good)} events, {len(SWAPS)} promotions, {len(BROKEN)} of them broken: {changes} changes in all")
+    worker = Worker(tmp_path, kafka.bootstrap)
+
+    def swaps(reader: Reader) -> None:
+        for name in SWAPS:
+            swap(worker.settings, worker.shelf, name, worker.log, worker.settings.metrics.port)
+            assert reader.grows(20), f"nothing comes after {name}: {worker.log.read_text()}"
+
+    events = worker.runs(swaps)
+    changes = judged(worker.settings, worker.log)
+    print(f"\n{events} events, {len(SWAPS)} promotions, {len(BROKEN)} of them broken: {changes} changes in all")
     assert changes >= 3 * 4 * 3, "hardly a partition saw the swaps"
-    shown = dict(re.findall(r'release_effective_offset\{.*release="(\S+)".*task="(\w+)".*\} ', page))
+    shown = dict(re.findall(r'release_effective_offset\{.*release="(\S+)".*task="(\w+)".*\} ', worker.page))
     assert set(shown) == {"sentiment-intent-risk-third"}
+
+
+def test_a_canary_serves_its_keys_alone_and_leaves_pairs(kafka: KafkaBroker, tmp_path: Path) -> None:
+    worker = Worker(tmp_path, kafka.bootstrap)
+    settings, log = worker.settings, worker.log
+
+    def canary(reader: Reader) -> None:
+        record = worker.shelf.record("second", "risk", iso(time.time()))
+        record |= {"role": "challenger", "mode": "canary", "share": SHARE}
+        write(settings, {("risk", "challenger"): record})
+        until(lambda: "as canary" in log.read_text(), log)
+        for _ in range(4):
+            assert reader.grows(20), log.read_text()
+        write(settings, {("risk", "challenger"): None})
+        until(lambda: "scores no more" in log.read_text(), log)
+        assert reader.grows(20), log.read_text()
+
+    events = worker.runs(canary)
+    rival, keys = "sentiment-intent-risk-second", set[bytes | None]()
+    for message in read_all(settings.broker.bootstrap, settings.topics.predictions):
+        one = orjson.loads(message.value() or b"")
+        if one["release"] == rival:
+            assert one["task"] == "risk"
+            keys.add(message.key())
+    pairs = [orjson.loads(one.value() or b"") for one in read_all(settings.broker.bootstrap, settings.topics.shadow)]
+    print(f"\n{events} events, {len(keys)} served by the canary, {len(pairs)} pairs")
+    assert len(keys) > 20
+    assert all(in_share((key or b"").decode(), rival, SHARE) for key in keys)
+    assert pairs and {(one["champion"]["release"], one["challenger"]["release"]) for one in pairs} == {
+        ("sentiment-intent-risk-first", rival)
+    }
 
 
 def swap(settings: Settings, shelf: Shelf, name: str, log: Path, port: int) -> None:
