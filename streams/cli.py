@@ -26,7 +26,7 @@ from streams.bench.command import bench
 from streams.compress_command import compress
 from streams.evaluate_command import evaluate
 from streams.exits import BROKER_UNAVAILABLE, USAGE, AccessRefused, BrokerUnavailable
-from streams.learning import approval_commands, drift_commands, feedback_commands, rollout_commands
+from streams.learning import approval_commands, drift_commands, feedback_commands, retrain_command, rollout_commands
 from streams.pretrain_command import pretrain
 from streams.settings import Settings, SettingsError, load_settings
 
@@ -37,6 +37,7 @@ app.add_typer(dead_letter_commands.app, name="dead-letters")
 app.add_typer(base_commands.app, name="bases")
 app.add_typer(data_commands.app, name="data")
 app.add_typer(release_commands.app, name="releases")
+approval_commands.app.command(approval_commands.RUN)(retrain_command.retrain_command)
 app.add_typer(approval_commands.app, name="retrain")
 for command in (rollout_commands.promote, rollout_commands.rollback, rollout_commands.judge, rollout_commands.status):
     release_commands.app.command()(command)

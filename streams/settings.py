@@ -18,6 +18,8 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from models.learning.curation import CurationSettings
+from models.learning.verdict import GateSettings
 from streams.events import OutputName
 
 LANES = ("risk", "chat", "bulk")  # in the order of their priority
@@ -214,6 +216,24 @@ class DriftSettings(Section):
     port: int = Field(ge=0, le=65_535)
 
 
+class RetrainSettings(Section):
+    """How `streamgauge retrain` makes a champion's successor, and what it may take of the machine.
+
+    `knobs` are those of training that replace the recipe's, `curation` and `gate` what those let pass.
+    """
+
+    every_s: float = Field(ge=1, le=30 * 86_400)
+    least_new: int = Field(ge=1, le=1_000_000)
+    most_old: int = Field(ge=10, le=1_000_000)
+    shadow_share: float = Field(ge=0, le=1)
+    nice: int = Field(ge=0, le=19)
+    cores: int = Field(ge=1, le=1024)
+    max_memory_mib: int = Field(ge=512, le=10_000_000)
+    knobs: dict[str, Any] = {}
+    curation: CurationSettings = CurationSettings()
+    gate: GateSettings = GateSettings()
+
+
 class MetricsSettings(Section):
     """Where Prometheus scrapes; loopback unless said otherwise. Port 0 takes a free one."""
 
@@ -272,6 +292,7 @@ class Settings(BaseSettings):
     surge: SurgeSettings
     feedback: FeedbackSettings
     drift: DriftSettings
+    retrain: RetrainSettings
     metrics: MetricsSettings
     worker: WorkerSettings
     sources: dict[Name, Source]

@@ -21,7 +21,6 @@ from models.releases import read_manifest
 from models.tasks import Task
 from models.teachers import Progress, find_teachers, soft_labels
 
-MOST_OLD = 5_000  # texts: what a night of feedback is learned among in minutes on one core
 NEW_SHARE = 0.3  # of the loss, at least, is what the new texts have to say,
 MOST_LIFT = 10.0  # though none of them counts more than so many old ones: few labels would be learned by heart
 

@@ -13,7 +13,7 @@ from models.curves import Curves, Together
 from models.datasets import Example
 from models.errors import TRAIN_EXTRA, MissingExtra
 from models.learning.curation import Curated
-from models.learning.rehearsal import MOST_OLD, lesson_of, rehearsed
+from models.learning.rehearsal import lesson_of
 from models.recipes import knobs_of
 from models.releases import Manifest, as_parent, read_manifest
 from models.tasks import Task
@@ -51,13 +51,12 @@ def successor(
     settings: TrainSettings,
     out: Path,
     progress: Progress,
-    most_old: int = MOST_OLD,
     curves: Curves | None = None,
 ) -> Manifest:
     """The release `out`, trained unless it is there; what was killed goes on where it was.
 
-    It learns `new` texts among at most `most_old` of the `old` ones. Raises what `lesson_of`, `train` and
-    `make_release` raise, and MissingExtra.
+    It learns `new` texts among the `old` ones. Raises what `lesson_of`, `train` and `make_release` raise, and
+    MissingExtra.
     """
     if out.is_dir():
         return read_manifest(out)
@@ -68,12 +67,11 @@ def successor(
         raise MissingExtra(f"retraining needs the train extra: {TRAIN_EXTRA} ({error})") from error
     for left in out.parent.glob(".release-*"):  # of a run that was killed while it exported
         shutil.rmtree(left)
-    among = rehearsed(old, most_old, settings.seed)
-    name = f"{len(new)} new texts among {len(among)} of {len(old)} old ones"
-    lesson = lesson_of(task, champion, among, new, name, progress)
+    name = f"{len(new)} new texts among {len(old)} old ones"
+    lesson = lesson_of(task, champion, old, new, name, progress)
     checkpoint = train([lesson], settings, progress, curves or Together(), out.parent / UNFINISHED)
     knobs = settings.model_dump(exclude_defaults=True, exclude={"start"})
-    training = {"why": "the successor of a champion", "knobs": knobs, "new": len(new), "rehearsed": len(among)}
+    training = {"why": "the successor of a champion", "knobs": knobs, "new": len(new), "rehearsed": len(old)}
     checkpoint = replace(checkpoint, notes={**checkpoint.notes, "training": training})
     make_release(checkpoint, RECIPE, out, progress, as_parent(champion))
     shutil.rmtree(out.parent / UNFINISHED, ignore_errors=True)

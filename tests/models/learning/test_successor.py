@@ -16,7 +16,7 @@ from models.train_settings import TrainSettings
 from tests.models.tiny import ignore, make_examples, make_money
 
 KNOBS = {"epochs": 5, "learning_rate": 1e-2, "learn_embeddings": True, "batch_texts": 16, "threads": 1}
-OLD = make_examples(120, start=200)
+OLD = make_examples(80, start=200)
 
 
 def new_texts(start: int, count: int) -> list[Curated]:
@@ -40,6 +40,7 @@ def accuracy(release: Path, task: Task, rows: list[tuple[str, str]]) -> float:
     return float(np.mean([classifier.labels[column] == label for column, (_, label) in zip(chosen, rows, strict=True)]))
 
 
+@pytest.mark.slow
 def test_a_successor_learns_a_new_label_and_keeps_what_was_known(
     tiny_task: Task, tiny_release: Path, at_home: Path
 ) -> None:
@@ -48,9 +49,7 @@ def test_a_successor_learns_a_new_label_and_keeps_what_was_known(
     out.parent.mkdir()
     (out.parent / ".release-left").mkdir()  # a killed export
     steps: list[str] = []
-    made = successor(
-        tiny_task, tiny_release, OLD, new_texts(0, 20), settings, out, lambda what, *_: steps.append(what), most_old=80
-    )
+    made = successor(tiny_task, tiny_release, OLD, new_texts(0, 20), settings, out, lambda what, *_: steps.append(what))
     assert [path.name for path in out.parent.iterdir()] == ["candidate"]
     assert made.head("tone").labels == ("bad", "good", "money")
     assert made.parent == as_parent(tiny_release)
@@ -98,10 +97,10 @@ def test_a_training_that_was_cut_off_goes_on_and_gives_the_same(
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        successor(tiny_task, tiny_release, OLD, new_texts(0, 10), settings, folders[1] / "candidate", cut, 40)
+        successor(tiny_task, tiny_release, OLD, new_texts(0, 10), settings, folders[1] / "candidate", cut)
     assert not (folders[1] / "candidate").exists()
     files = [
-        successor(tiny_task, tiny_release, OLD, new_texts(0, 10), settings, folder / "candidate", ignore, 40).files
+        successor(tiny_task, tiny_release, OLD, new_texts(0, 10), settings, folder / "candidate", ignore).files
         for folder in folders
     ]
     assert files[0]["model.onnx"] == files[1]["model.onnx"]
