@@ -165,7 +165,7 @@ def test_labels_are_asked_for_by_the_hour_and_at_once_when_an_alarm_opens(stream
     asked = stream.read("review")
     assert len(asked) == A_DAY / 2  # it is noon
     why = Counter(one["reason"] for one in asked)
-    assert set(why) == {"informative", "random"} and 5 <= why["random"] <= 15
+    assert set(why) == {"informative", "random"} and 4 <= why["random"] <= 6
     for one in asked:
         assert one["id"].endswith("/risk/review/learning")
         assert one["text"].startswith(one["label"])
