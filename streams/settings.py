@@ -345,6 +345,7 @@ class Settings(BaseSettings):
 
 
 OUTPUT_TOPICS: tuple[OutputName, ...] = get_args(OutputName)
+TOPICS = tuple(name for name, field in TopicSettings.model_fields.items() if field.annotation is str)  # all of ours
 
 
 def load_settings(path: Path | None = None, env: Mapping[str, str] | None = None) -> Settings:

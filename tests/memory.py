@@ -38,7 +38,7 @@ from rich.progress import Progress
 from streams.bench.texts import load_texts
 from streams.broker import KafkaBroker
 from streams.children import free_ports
-from streams.settings import OUTPUT_TOPICS, Settings, load_settings
+from streams.settings import TOPICS, Settings, load_settings
 from streams.topics import create_topics
 from tests.benchmarks.scale_and_memory import SAMPLE_S, rss_mib
 from tests.kafka.harness import configure, start, stop
@@ -114,7 +114,7 @@ def configuration(folder: Path, bootstrap: str, release: Path, metrics_port: int
     """Settings of a worker that reads news and looks for surges."""
     name = f"memory-{uuid.uuid4().hex[:8]}"
     lines = ["[broker]", f'bootstrap = "{bootstrap}"', f'group = "{name}"', "[topics]", f"partitions = {PARTITIONS}"]
-    lines += [f'{output} = "{name}-{output}"' for output in [*OUTPUT_TOPICS, "feedback", "releases", "drift"]]
+    lines += [f'{output} = "{name}-{output}"' for output in TOPICS]
     lines += ["[metrics]", f"port = {metrics_port}", "[models]", 'device = "cpu"', f'releases.sentiment = "{release}"']
     lines += [
         "[surge]",

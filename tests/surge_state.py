@@ -41,7 +41,7 @@ from streams.broker import KafkaBroker
 from streams.children import free_ports
 from streams.events import Observation, iso
 from streams.security import librdkafka_config
-from streams.settings import OUTPUT_TOPICS, Settings, load_settings
+from streams.settings import TOPICS, Settings, load_settings
 from streams.surge_codec import EntityState, decode_progress, decode_record
 from streams.surge_state import ENTITY_PREFIX, META_KEY, read_compacted
 from streams.surges import SurgeChange, SurgeDetector
@@ -58,7 +58,7 @@ RETURN_LIMIT_S = 300.0  # on a busy machine
 
 def configuration(folder: Path, name: str, bootstrap: str, release: Path, metrics_port: int = 0) -> Path:
     """A settings file with group and topics of the run's own; workers of one run differ in their port alone."""
-    topics = {output: f"{name}-{output}" for output in [*OUTPUT_TOPICS, "feedback", "releases", "drift"]}
+    topics = {output: f"{name}-{output}" for output in TOPICS}
     lines = ["[broker]", f'bootstrap = "{bootstrap}"', f'group = "{name}"', f"session_timeout_s = {SESSION_S}"]
     lines += ["[topics]", f"partitions = {PARTITIONS}"] + [f'{output} = "{topic}"' for output, topic in topics.items()]
     lines += ["[metrics]", f"port = {metrics_port}", "[models]", 'device = "cpu"', "threads = 1"]

@@ -15,11 +15,10 @@ from typing import Any, Self
 from streams.bench.contestants import Contestant
 from streams.bench.job import Job, Tally
 from streams.children import die_with_parent
+from streams.settings import TOPICS
 
 # What a worker reads and writes besides its sources and the predictions, by the names of its settings.
-SIDE_TOPICS = (
-    "alerts", "routes", "review", "dead_letters", "feedback", "drift", "releases", "observations", "surge_state",
-)  # fmt: skip
+SIDE_TOPICS = tuple(name for name in TOPICS if name != "predictions")
 
 _STOP_S = 15.0
 _LOG_TAIL = 600

@@ -27,7 +27,7 @@ from rich.progress import track
 from streams.broker import BrokerError
 from streams.children import die_with_parent
 from streams.exits import BrokerUnavailable
-from streams.settings import OUTPUT_TOPICS, Settings, load_settings
+from streams.settings import OUTPUT_TOPICS, TOPICS, Settings, load_settings
 from streams.topics import create_topics
 from tests.crash.faults import EXIT_CODE, STRUCK, Fault
 from tests.crash.points import ALL_POINTS
@@ -152,7 +152,7 @@ def _sum(offsets: Iterable[int]) -> int:
 
 
 def _configuration(run: str, bootstrap: str, worker: Mapping[str, float]) -> str:
-    outputs = [*OUTPUT_TOPICS, "feedback", "releases", "drift"]
+    outputs = TOPICS
     lines = ["[broker]", f'bootstrap = "{bootstrap}"', f'group = "{run}"', "session_timeout_s = 6"]
     lines += ["commit_interval_ms = 100", "[topics]", f"partitions = {PARTITIONS}"]
     lines += [f'{name} = "{run}-{name.replace("_", "-")}"' for name in outputs]

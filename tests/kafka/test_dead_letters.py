@@ -17,7 +17,7 @@ import pytest
 from confluent_kafka import Producer
 
 from streams.broker import KafkaBroker
-from streams.settings import OUTPUT_TOPICS, Settings, load_settings
+from streams.settings import TOPICS, Settings, load_settings
 from streams.topics import create_topics
 from tests.kafka.harness import ROOT, start, stop
 from tests.streams.commands import Done, Run, runner
@@ -42,7 +42,7 @@ def configured(kafka: KafkaBroker, tiny_releases: dict[str, Path], tmp_path: Pat
     def make(max_text_chars: int) -> Path:
         lines = ["[broker]", f'bootstrap = "{kafka.bootstrap}"', f'group = "{name}"', "session_timeout_s = 6"]
         lines += ["[topics]", f"partitions = {PARTITIONS}"]
-        lines += [f'{output} = "{name}-{output}"' for output in [*OUTPUT_TOPICS, "feedback", "releases", "drift"]]
+        lines += [f'{output} = "{name}-{output}"' for output in TOPICS]
         lines += [
             "[intake]",
             f"max_text_chars = {max_text_chars}",

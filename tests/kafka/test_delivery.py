@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from streams.broker import KafkaBroker
-from streams.settings import OUTPUT_TOPICS, load_settings
+from streams.settings import TOPICS, load_settings
 from streams.topics import create_topics
 from tests.kafka.harness import Faults, Reader, Sent, send_events, start, stop
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.kafka
 def config(tmp_path: Path, kafka: KafkaBroker, tiny_releases: dict[str, Path]) -> Path:
     """A configuration with topics and group of its own, tiny models, small batches."""
     run = f"{tmp_path.name[:20].replace('_', '-')}-{uuid.uuid4().hex[:8]}"
-    outputs = [*OUTPUT_TOPICS, "feedback", "releases", "drift"]
+    outputs = TOPICS
     lines = ["[broker]", f'bootstrap = "{kafka.bootstrap}"', f'group = "{run}"', "session_timeout_s = 6", "[topics]"]
     lines += [f"partitions = {PARTITIONS}"] + [f'{name} = "{run}-{name}"' for name in outputs]
     lines += ["[metrics]", "port = 0", "[batching]", "max_slice_events = 50", "[models]", 'device = "cpu"']

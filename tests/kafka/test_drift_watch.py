@@ -16,7 +16,7 @@ from confluent_kafka import Producer
 from models.classifier import Classifier
 from models.tasks import load_task
 from streams.broker import KafkaBroker
-from streams.settings import OUTPUT_TOPICS, Settings, load_settings
+from streams.settings import TOPICS, Settings, load_settings
 from streams.topics import create_topics
 from tests.kafka.harness import start, stop
 from tests.streams.wire import free_port, read_all
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.kafka
 def configured(folder: Path, bootstrap: str, release: Path) -> Settings:
     run = f"drift-{os.getpid()}"
     lines = ["[broker]", f'bootstrap = "{bootstrap}"', f'group = "{run}"', "[topics]", "partitions = 2"]
-    lines += [f'{name} = "{run}-{name}"' for name in (*OUTPUT_TOPICS, "feedback", "releases", "drift")]
+    lines += [f'{name} = "{run}-{name}"' for name in TOPICS]
     lines += ["[drift]", f"labels_a_day = {A_DAY}", "look_every_s = 1", f"port = {free_port()}"]
     lines += ["[models]", f'releases.risk = "{release}"']
     lines += ["[sources.transactions]", f'topic = "{run}-transactions"']

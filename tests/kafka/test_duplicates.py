@@ -16,7 +16,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from streams.broker import KafkaBroker
 from streams.dedupe import Deduplicator
-from streams.settings import OUTPUT_TOPICS, Settings, load_settings
+from streams.settings import TOPICS, Settings, load_settings
 from streams.topics import create_topics
 from tests.kafka.harness import Faults, Sent, send_events, start, stop
 
@@ -84,7 +84,7 @@ def configuration(folder: Path, kafka: KafkaBroker, tiny: dict[str, Path]) -> Pa
     run = f"duplicates-{uuid.uuid4().hex[:8]}"
     lines = ["[broker]", f'bootstrap = "{kafka.bootstrap}"', f'group = "{run}"', "session_timeout_s = 6"]
     lines += [f"commit_interval_ms = {round(1000 * COMMIT_S)}", "[topics]", f"partitions = {PARTITIONS}"]
-    lines += [f'{output} = "{run}-{output}"' for output in [*OUTPUT_TOPICS, "feedback", "releases", "drift"]]
+    lines += [f'{output} = "{run}-{output}"' for output in TOPICS]
     lines += ["[batching]", f"max_slice_events = {SLICE_EVENTS}", f"max_slices_in_flight = {SLICES}"]
     lines += ["[metrics]", "port = 0", "[models]", 'device = "cpu"', f'releases.intent = "{tiny["intent"]}"']
     lines += ["[sources.chat]", f'topic = "{run}-chat"']

@@ -20,7 +20,7 @@ from confluent_kafka import KafkaError, Message, Producer
 from models.releases import MODEL
 from streams.broker import KafkaBroker
 from streams.events import Coordinates
-from streams.settings import OUTPUT_TOPICS, Settings, load_settings
+from streams.settings import TOPICS, Settings, load_settings
 from streams.topics import create_topics
 from tests.kafka.harness import Reader, Sent, start, stop
 from tests.streams.handmade import make_release
@@ -57,7 +57,7 @@ class Patient:
 
 def configured(folder: Path, bootstrap: str, release: Path) -> Settings:
     run = f"ill-{os.getpid()}"
-    outputs = [*OUTPUT_TOPICS, "feedback", "releases", "drift"]
+    outputs = TOPICS
     lines = ["[broker]", f'bootstrap = "{bootstrap}"', f'group = "{run}"', "session_timeout_s = 6", "[topics]"]
     lines += [f'{name} = "{run}-{name}"' for name in outputs]
     lines += ["[metrics]", f"port = {free_port()}", "[models]", 'device = "cpu"', 'runtime = "onnxruntime-fp32"']

@@ -15,7 +15,7 @@ from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from streams.broker import KafkaBroker
-from streams.settings import OUTPUT_TOPICS, Settings, load_settings
+from streams.settings import TOPICS, Settings, load_settings
 from streams.topics import create_topics
 from tests.kafka.harness import event, start, stop
 from tests.streams.wire import Ends, committed, free_port, read_all
@@ -50,7 +50,7 @@ def configuration(folder: Path, kafka: KafkaBroker, tiny: dict[str, Path]) -> tu
     """A worker for chat alone, with one partition."""
     run = f"retention-{uuid.uuid4().hex[:8]}"
     lines = ["[broker]", f'bootstrap = "{kafka.bootstrap}"', f'group = "{run}"', "session_timeout_s = 6"]
-    outputs = [*OUTPUT_TOPICS, "feedback", "releases", "drift"]
+    outputs = TOPICS
     lines += ["[topics]", "partitions = 1"] + [f'{name} = "{run}-{name}"' for name in outputs]
     lines += ["[metrics]", "port = 0", "[worker]", f"stall_s = {STALL_S}", "[models]", 'device = "cpu"']
     lines += [f'releases.intent = "{tiny["intent"]}"', "[sources.chat]", f'topic = "{run}-chat"']

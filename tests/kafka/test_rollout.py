@@ -17,7 +17,7 @@ from streams.broker import KafkaBroker
 from streams.events import Release, iso
 from streams.learning.releases_topic import write
 from streams.serving import in_share
-from streams.settings import OUTPUT_TOPICS, Settings, load_settings
+from streams.settings import TOPICS, Settings, load_settings
 from streams.topics import create_topics
 from tests.kafka.harness import Reader, start, stop
 from tests.kafka.test_illness import Sender, asked, reading
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.kafka
 def configured(folder: Path, bootstrap: str, release: Path) -> Settings:
     run = f"rollout-{os.getpid()}-{folder.name}"
     lines = ["[broker]", f'bootstrap = "{bootstrap}"', f'group = "{run}"', "session_timeout_s = 6", "[topics]"]
-    lines += [f'{name} = "{run}-{name}"' for name in (*OUTPUT_TOPICS, "feedback", "releases", "drift")]
+    lines += [f'{name} = "{run}-{name}"' for name in TOPICS]
     lines += ["[metrics]", f"port = {free_port()}", "[models]", 'device = "cpu"', 'runtime = "onnxruntime-fp32"']
     lines += ["[models.releases]"]
     lines += [f'{task} = "{release}"' for task in HEADS]
