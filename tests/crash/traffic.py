@@ -14,6 +14,7 @@ from confluent_kafka import KafkaError, Message, Producer
 from streams.events import Coordinates
 from tests.crash.worker import HEADS
 from tests.kafka.harness import BAD
+from tests.whereabouts import stored_at
 
 TASKS = {"news": "sentiment", "chat": "intent"}
 EVERY_S = 15  # of event time, from one event to the next
@@ -87,7 +88,7 @@ def send(bootstrap: str, topics: dict[str, str], some: Sequence[Event], seconds:
     def reporter(event: Event) -> Callable[[KafkaError | None, Message], None]:
         def report(error: KafkaError | None, message: Message) -> None:
             assert error is None, error
-            wanted.expect(event, Coordinates.of(message))
+            wanted.expect(event, stored_at(message, bootstrap))
 
         return report
 

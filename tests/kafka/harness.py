@@ -30,6 +30,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
 )
 
 from streams.events import Coordinates
+from tests.whereabouts import stored_at
 
 ROOT = Path(__file__).parents[2]
 BAD = (
@@ -78,7 +79,7 @@ def send_events(
     def reporter(number: int, value: bytes) -> Callable[[KafkaError | None, Message], None]:
         def report(error: KafkaError | None, message: Message) -> None:
             assert error is None, error
-            at = Coordinates.of(message)
+            at = stored_at(message, bootstrap)
             if number in bad:
                 sent.bad[at] = value
             else:

@@ -19,12 +19,12 @@ from confluent_kafka import KafkaError, Message, Producer
 
 from models.releases import MODEL
 from streams.broker import KafkaBroker
-from streams.events import Coordinates
 from streams.settings import TOPICS, Settings, load_settings
 from streams.topics import create_topics
 from tests.kafka.harness import Reader, Sent, start, stop
 from tests.streams.handmade import make_release
 from tests.streams.wire import free_port
+from tests.whereabouts import stored_at
 
 ILLNESSES, PER_S, POISON_SHARE, SEED = 50, 150, 0.01, 17
 HEADS = {"sentiment": ("negative", "neutral"), "intent": ("ask", "tell"), "risk": ("benign", "fraud")}
@@ -79,7 +79,8 @@ class Sender(threading.Thread):
         self._poison_share = poison_share
         self.sent = Sent()
         self._topics = [source.topic for source in settings.active_sources.values()]
-        self._producer = Producer({"bootstrap.servers": settings.broker.bootstrap, "enable.idempotence": True})
+        self._bootstrap = settings.broker.bootstrap
+        self._producer = Producer({"bootstrap.servers": self._bootstrap, "enable.idempotence": True})
         self._rng = random.Random(SEED)
         self._stopping = threading.Event()
 
@@ -99,10 +100,11 @@ class Sender(threading.Thread):
     def _reporter(self, number: int, value: bytes, poison: bool) -> Callable[[KafkaError | None, Message], None]:
         def report(error: KafkaError | None, message: Message) -> None:
             assert error is None, error
+            at = stored_at(message, self._bootstrap)
             if poison:
-                self.sent.bad[Coordinates.of(message)] = value
+                self.sent.bad[at] = value
             else:
-                self.sent.good[Coordinates.of(message)] = f"e{number}"
+                self.sent.good[at] = f"e{number}"
 
         return report
 
