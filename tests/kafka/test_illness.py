@@ -79,8 +79,8 @@ class Sender(threading.Thread):
         self._poison_share = poison_share
         self.sent = Sent()
         self._topics = [source.topic for source in settings.active_sources.values()]
-        self._bootstrap = settings.broker.bootstrap
-        self._producer = Producer({"bootstrap.servers": self._bootstrap, "enable.idempotence": True})
+        self._address = settings.broker.bootstrap
+        self._producer = Producer({"bootstrap.servers": self._address, "enable.idempotence": True})
         self._rng = random.Random(SEED)
         self._stopping = threading.Event()
 
@@ -100,7 +100,7 @@ class Sender(threading.Thread):
     def _reporter(self, number: int, value: bytes, poison: bool) -> Callable[[KafkaError | None, Message], None]:
         def report(error: KafkaError | None, message: Message) -> None:
             assert error is None, error
-            at = stored_at(message, self._bootstrap)
+            at = stored_at(message, self._address)
             if poison:
                 self.sent.bad[at] = value
             else:
