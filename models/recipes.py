@@ -80,7 +80,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         ),
         "teacher": Recipe(
             "a larger encoder that is to teach a small one: all of it learns, slowly",
-            {"epochs": 5, "learning_rate": 4e-5, "head_learning_rate": 1e-3},
+            {"epochs": 5, "learning_rate": 4e-5, "head_learning_rate": 1e-3, "average_decay": 0.99},
         ),
         "continue": Recipe(
             "goes on from a release: small steps, what it knew stays, labels new to it start from their texts",
