@@ -53,6 +53,11 @@ def bases_home() -> Path:
     return home() / "bases"
 
 
+def is_fetched(name: str) -> bool:
+    """Whether an encoder of that name is under `bases_home()`."""
+    return (bases_home() / name / "config.json").is_file()
+
+
 def base_folder(name: str) -> Path:
     """The directory of a base encoder.
 
@@ -68,7 +73,7 @@ def base_folder(name: str) -> Path:
         return Path(name)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise BadBase(f"base: {name}: no such encoder: expected a directory with config.json and {WEIGHTS}")
-    if "/" not in name and (bases_home() / name / "config.json").is_file():
+    if "/" not in name and is_fetched(name):
         return bases_home() / name
     if name == TEACHER_BASE:
         raise BadBase(f"base: {name}: not there yet; get it with: streamgauge bases fetch {name}")

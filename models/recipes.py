@@ -5,10 +5,11 @@ Knobs are set by, from the weakest: their defaults, the recipe, the task file's 
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from statistics import median
+from statistics import fmean, median
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from models.bases import TEACHER_BASE
 from models.errors import BadKnob
 from models.tasks import Task
 from models.train_settings import TrainSettings, settings_of
@@ -16,16 +17,18 @@ from models.train_settings import TrainSettings, settings_of
 FEW_EXAMPLES = 16  # a label (the median one): up to here pairs of texts teach more than texts do
 LONG_SHARE = 0.2  # of the texts that are longer than the model reads: from here on their beginnings are not enough
 STRONG_IMBALANCE = 10.0  # examples of the commonest label for one of the rarest
+MOST_TAUGHT_TOKENS = 500_000  # of all texts: what the larger encoder learns in about an hour on two cores
 
 # Slips and chatter in what is read, and weights that are the mean of many steps: neither costs time.
 STEADY: Mapping[str, float] = MappingProxyType({"vary_share": 0.4, "average_decay": 0.99})
 
 
 class Recipe(NamedTuple):
-    """Knobs that go together, and what they are for."""
+    """Knobs that go together, what they are for, and the base encoder that teaches when nobody names a teacher."""
 
     purpose: str
     knobs: Mapping[str, Any]
+    teacher: str | None = None
 
 
 RECIPES: Mapping[str, Recipe] = MappingProxyType(
@@ -33,6 +36,18 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         "standard": Recipe(
             "plenty of short texts: all layers learn, the lower ones more slowly",
             {"epochs": 10, "learning_rate": 2e-4, "layer_decay": 0.9, "patience": 4, **STEADY},
+        ),
+        "taught": Recipe(
+            "plenty of short texts: a larger encoder learns them first, once, and says what it thinks of each",
+            {
+                "epochs": 8,
+                "learning_rate": 2e-4,
+                "layer_decay": 0.9,
+                "patience": 4,
+                "distill_weight": 0.7,
+                **STEADY,
+            },
+            TEACHER_BASE,
         ),
         "few-shot": Recipe(
             "few examples a label: texts of a label are drawn together first, then heads start from their centroids",
@@ -107,8 +122,11 @@ class Chosen(NamedTuple):
     why: str
 
 
-def choose(labels: Sequence[str], token_lengths: Sequence[int], max_tokens: int) -> Chosen:
-    """The recipe for data with these labels (one a text, empty for none) and so many tokens a text."""
+def choose(labels: Sequence[str], token_lengths: Sequence[int], max_tokens: int, teacher_there: bool = False) -> Chosen:
+    """The recipe for data with these labels (one a text, empty for none) and so many tokens a text, a sample of them.
+
+    `teacher_there`: a larger encoder is at hand and wanted, for data that it learns in a reasonable time.
+    """
     counts = Counter(label for label in labels if label)
     examples = median(counts.values())
     if examples <= FEW_EXAMPLES:
@@ -118,6 +136,14 @@ def choose(labels: Sequence[str], token_lengths: Sequence[int], max_tokens: int)
     long = sum(length > max_tokens for length in token_lengths) / len(token_lengths)
     if long >= LONG_SHARE:
         return Chosen("long", f"{long:.0%} of the texts are longer than {max_tokens} tokens (from {LONG_SHARE:.0%} on)")
+    plain = _by_balance(counts, long)
+    tokens = fmean(min(length, max_tokens) for length in token_lengths) * len(labels)
+    if teacher_there and tokens <= MOST_TAUGHT_TOKENS:
+        return Chosen("taught", f"{plain.why}; and {TEACHER_BASE} is there to teach")
+    return plain
+
+
+def _by_balance(counts: Counter[str], long: float) -> Chosen:
     most, least = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
     times = counts[most] / counts[least]
     if times >= STRONG_IMBALANCE:
@@ -126,7 +152,7 @@ def choose(labels: Sequence[str], token_lengths: Sequence[int], max_tokens: int)
         )
     return Chosen(
         "standard",
-        f"{examples:g} examples a label (median), {times:.1f} of the commonest for one of the rarest,"
+        f"{median(counts.values()):g} examples a label (median), {times:.1f} of the commonest for one of the rarest,"
         f" {long:.0%} long texts: nothing special",
     )
 

@@ -1,4 +1,4 @@
-"""Texts that nobody wrote, for a teacher to speak of where there is no unlabelled text: put together from those there are.
+"""Texts that nobody wrote, put together from those there are, for a teacher to speak of as well.
 
 Half of them begin as one text and go on as another from a word or a pair of words that both hold; in the others some
 words are exchanged for words seen between the same two neighbours, or after the same one. What comes out reads like
@@ -38,7 +38,7 @@ class _Read(NamedTuple):
 
 
 def recombined(texts: Sequence[str], count: int, seed: int, leave_out: Iterable[str] = ()) -> list[str]:
-    """`count` texts made of these, or fewer where they give no more; each once, none that is there, none of `leave_out`.
+    """`count` texts made of these, or fewer where they give no more; each once, none of these or of `leave_out`.
 
     Case and spacing make no difference. The same texts in the same order and the same seed give the same.
     """
@@ -110,7 +110,7 @@ def _exchanged(read: _Read, rng: random.Random) -> Iterator[str]:
 
 
 def _neighbours(read: _Read) -> tuple[Mapping[tuple[str, str], list[str]], Mapping[str, list[str]]]:
-    """Which words stand between two others, and which after one; each once, as first written, in order of appearance."""
+    """Which words stand between two others, and which after one: each once, as first written, in the order seen."""
     between: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
     after: dict[str, dict[str, None]] = defaultdict(dict)
     for text, spans, low in zip(*read, strict=True):

@@ -14,10 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from models import explanations, releases
+from models.bases import TEACHER_BASE, is_fetched
 from models.classifier import Classifier
 from models.curves import Curves, TensorBoardCurves, Together
 from models.datasets import Checked, Columns, check
-from models.distillation import MOST_UNLABELLED, Unlabelled, taught
+from models.distillation import BASE, MOST_UNLABELLED, RECOMBINED, Unlabelled, taught
 from models.errors import TRAIN_EXTRA, MissingExtra, ModelError
 from models.lessons import Lesson
 from models.mlflow_curves import mlflow_curves
@@ -37,6 +38,13 @@ LOOK_AT_TEXTS = 2000  # to choose a recipe by their length
 TEACHER = "A release to learn its tasks from too, or base:NAME[@SEED] to train one first. May be repeated: an ensemble."
 UNLABELLED = "Texts that only the teachers speak of: JSON lines, CSV or Parquet. May be repeated."
 MOST = "Unlabelled texts at most; of more a random part is taken."
+RECOMBINED_TEXTS = (
+    f"Texts put together from those of --data, for the teachers too. Default: {RECOMBINED}, or --unlabelled."
+)
+NO_TEACHER = (
+    f"a larger encoder could teach this data, for 1 to 3 points more: streamgauge bases fetch {TEACHER_BASE}, then the"
+    " same command again; going on without one"
+)
 ALSO = "One more task for the same encoder to learn, with its data; may be repeated."
 
 
@@ -53,6 +61,9 @@ def train(
     teacher: Annotated[list[str] | None, typer.Option(help=TEACHER)] = None,
     unlabelled: Annotated[list[Path] | None, typer.Option(help=UNLABELLED)] = None,
     most_unlabelled: Annotated[int, typer.Option(min=1, max=5_000_000, help=MOST)] = MOST_UNLABELLED,
+    recombined_texts: Annotated[
+        int | None, typer.Option("--recombined", min=0, max=1_000_000, help=RECOMBINED_TEXTS)
+    ] = None,
     text_column: TextColumn = "text",
     label_column: LabelColumn = "label",
     knob: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help=KNOB)] = None,
@@ -81,8 +92,6 @@ def train(
             _lesson(task, data, dev, columns),
             *(_lesson(name, file, dev_files.get(name), columns) for name, file in others.items()),
         ]
-        if unlabelled and not teacher:
-            raise ModelError(f"--unlabelled {unlabelled[0]}: nobody speaks of its texts without a --teacher")
         try:
             from models.export import make_release
             from models.seeds import train_seeds
@@ -92,20 +101,33 @@ def train(
         given = {"method": method, "base": base, "epochs": epochs, **_knobs(knob), "seed": seed}
         first = lessons[0]
 
+        given = {name: value for name, value in given.items() if value is not None}
+
         def look() -> Chosen:
             texts = [example.text for example in first.examples[:: 1 + len(first.examples) // LOOK_AT_TEXTS]]
             lengths = token_lengths(base or first.task.base, texts)
-            return choose([example.label for example in first.examples], lengths, first.task.max_tokens)
+            labels = [example.label for example in first.examples]
+            wanted = bool(teacher) or not given.keys() & {"base", "start"}
+            found = choose(labels, lengths, first.task.max_tokens, wanted)
+            if found.recipe == "taught" and not teacher and not is_fetched(TEACHER_BASE):
+                print(NO_TEACHER, file=sys.stderr)
+                return choose(labels, lengths, first.task.max_tokens)
+            return found
 
-        given = {name: value for name, value in given.items() if value is not None}
         settings, chosen = settings_for(first.task, recipe, given, look)
         print(f"recipe {chosen.recipe}: {chosen.why}", file=sys.stderr)
+        own = RECIPES[chosen.recipe].teacher
+        teachers = teacher or ([f"{BASE}{own}"] if own else [])
+        if (unlabelled or recombined_texts) and not teachers:
+            option = f"--unlabelled {unlabelled[0]}" if unlabelled else f"--recombined {recombined_texts}"
+            raise ModelError(f"{option}: nobody speaks of these texts without a --teacher")
         before = parent or settings.start
         replaced = releases.as_parent(releases.find_release(first.task.name, before)) if before else None
         with ExitStack() as opened, progress_bar() as progress:
-            if teacher:
-                more = Unlabelled(unlabelled or (), most_unlabelled, text_column)
-                lessons = taught(lessons, teacher, more, seed, progress)
+            if teachers:
+                recombined = (0 if unlabelled else RECOMBINED) if recombined_texts is None else recombined_texts
+                more = Unlabelled(unlabelled or (), most_unlabelled, text_column, recombined)
+                lessons = taught(lessons, teachers, more, seed, progress)
             params = {"task": first.task.name, "recipe": chosen.recipe, **settings.model_dump()}
             drawn = _curves(opened, curves, f"train {first.task.name}", params)
             checkpoint = train_seeds(lessons, settings, seeds, progress, drawn, releases.home() / "unfinished")

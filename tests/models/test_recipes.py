@@ -37,6 +37,24 @@ def test_the_data_decide_and_the_choice_says_why(data: list[str], lengths: list[
     assert re.search(why, chosen.why), chosen.why
 
 
+@pytest.mark.parametrize(
+    ("data", "lengths", "recipe"),
+    [
+        (labels(a=300, b=200), SHORT, "taught"),
+        (labels(ham=3300, spam=300), SHORT, "taught"),
+        (labels(a=10, b=10), SHORT, "few-shot"),
+        (labels(a=300, b=200), [400] * 100, "long"),
+        (labels(a=6000, b=6000), [60] * 100, "standard"),  # 720,000 tokens
+        (labels(a=30000, b=3000), [60] * 100, "imbalanced"),
+    ],
+)
+def test_a_larger_encoder_teaches_what_it_learns_in_a_reasonable_time(
+    data: list[str], lengths: list[int], recipe: str
+) -> None:
+    assert choose(data, lengths, 128, teacher_there=True).recipe == recipe
+    assert choose(data, lengths, 128).recipe != "taught"
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_is_one_that_can_be(name: str) -> None:
     settings = settings_of(knobs_of(name), name)
@@ -67,7 +85,7 @@ def test_who_sets_a_knob_last() -> None:
 @pytest.mark.parametrize(
     ("recipe", "given", "message"),
     [
-        ("magic", {}, "recipe 'magic': no such recipe; there are: standard, few-shot, long"),
+        ("magic", {}, "recipe 'magic': no such recipe; there are: standard, taught, few-shot"),
         ("quick", {"epochz": 3}, "recipe quick: epochz: no such knob; there are: method, base, start, max_tokens"),
         ("quick", {"epochs": "many"}, "recipe quick: epochs: .*valid integer.*, found 'many'"),
         ("quick", {"layer_decay": 0}, "recipe quick: layer_decay: .*greater than 0, found 0"),

@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -6,7 +7,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from models.bases import read_record
+from models.bases import bases_home, read_record
 from models.datasets import Example
 from models.releases import read_manifest
 from streams import model_commands, pretrain_command
@@ -46,10 +47,37 @@ def test_an_encoder_is_pretrained_then_taught(
     assert manifest.head("tone").data.name == f"train.jsonl + 60 unlabelled texts, taught by {teacher}"
 
 
+@pytest.mark.slow
+def test_an_encoder_that_was_fetched_teaches_unasked_and_one_that_was_not_is_spoken_of(
+    tiny_base: Path, data_file: DataFile, home: Path, tmp_path: Path
+) -> None:
+    train, dev = data_file("train.jsonl", make_examples(40)), data_file("dev.jsonl", make_examples(10, start=500))
+    task = tmp_path / "tone.toml"
+    task.write_text(f'name = "tone"\nbase = "{tiny_base}"\nmax_tokens = 24\n')
+    options = ["train", str(task), "--data", str(train), "--dev", str(dev), "--epochs", "1", "--json"]
+
+    run = CliRunner().invoke(app, [*options, "--out", str(tmp_path / "alone")])
+    assert run.exit_code == 0, run.output
+    assert "streamgauge bases fetch all-mpnet-base-v2, then the same command again" in run.stderr
+    assert json.loads(run.stdout)["recipe"] == "standard"
+
+    shutil.copytree(tiny_base, bases_home() / "all-mpnet-base-v2")
+    run = CliRunner().invoke(app, [*options, "--out", str(tmp_path / "taught"), "--recombined", "12"])
+    assert run.exit_code == 0, run.output
+    assert "recipe taught: " in run.stderr and "bases fetch" not in run.stderr
+    result = json.loads(run.stdout)
+    assert (result["recipe"], result["rows"]) == ("taught", 40 + 12)
+
+    run = CliRunner().invoke(app, [*options, "--out", str(tmp_path / "own"), "--base", str(tiny_base)])
+    assert json.loads(run.stdout)["recipe"] == "standard"  # who names an encoder means that one
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["train", "tone", "--data", "DATA", "--unlabelled", "x"], "--unlabelled x: nobody speaks of its texts"),
+        (["train", "tone", "--data", "DATA", "--unlabelled", "x"], "--unlabelled x: nobody speaks of these texts"),
+        (["train", "tone", "--data", "DATA", "--recombined", "9"], "--recombined 9: nobody speaks of these texts"),
+        (["train", "tone", "--data", "DATA", "--recipe", "taught"], "get it with: streamgauge bases fetch all-mpnet"),
         (["train", "tone", "--data", "DATA", "--teacher", "nobody"], "task 'tone' has no release 'nobody'"),
         (["train", "tone", "--data", "DATA", "--teacher", "base:"], "expected base:NAME or base:NAME@SEED"),
         (["pretrain", "--data", "DATA", "--out", "DATA"], "is there already"),
