@@ -26,7 +26,7 @@ from models.readers import read_examples
 from models.recipes import RECIPES, Chosen, choose, settings_for
 from models.tasks import load_task
 from models.tracking import configured
-from models.train_settings import Method
+from models.train_settings import Method, TrainSettings
 from streams.command_line import AsJson, DataFile, Device, LabelColumn, ReleaseRef, Runtime, TaskName, TextColumn
 from streams.model_output import clear_errors, progress_bar
 
@@ -117,7 +117,7 @@ def train(
         settings, chosen = settings_for(first.task, recipe, given, look)
         print(f"recipe {chosen.recipe}: {chosen.why}", file=sys.stderr)
         own = RECIPES[chosen.recipe].teacher
-        teachers = teacher or ([f"{BASE}{own}"] if own else [])
+        teachers = teacher or ([f"{BASE}{own}@{TrainSettings().seed}"] if own else [])  # one for all seeds of a student
         if (unlabelled or recombined_texts) and not teachers:
             option = f"--unlabelled {unlabelled[0]}" if unlabelled else f"--recombined {recombined_texts}"
             raise ModelError(f"{option}: nobody speaks of these texts without a --teacher")
