@@ -18,6 +18,8 @@ FEW_EXAMPLES = 16  # a label (the median one): up to here pairs of texts teach m
 LONG_SHARE = 0.2  # of the texts that are longer than the model reads: from here on their beginnings are not enough
 STRONG_IMBALANCE = 10.0  # examples of the commonest label for one of the rarest
 MOST_TAUGHT_TOKENS = 500_000  # of all texts: what the larger encoder learns in about an hour on two cores
+MOST_READ_TOKENS = 6_000_000  # in all epochs: what the packaged encoder learns in about 20 minutes on two cores
+FEWEST_EPOCHS = 2
 
 # Slips and chatter in what is read, and weights that are the mean of many steps: neither costs time.
 STEADY: Mapping[str, float] = MappingProxyType({"vary_share": 0.4, "average_decay": 0.99})
@@ -116,10 +118,11 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
 
 
 class Chosen(NamedTuple):
-    """A recipe's name, and why it was taken."""
+    """A recipe's name, why it was taken, and how many epochs are enough where there is much text."""
 
     recipe: str
     why: str
+    epochs: int | None = None
 
 
 def choose(labels: Sequence[str], token_lengths: Sequence[int], max_tokens: int, teacher_there: bool = False) -> Chosen:
@@ -135,12 +138,27 @@ def choose(labels: Sequence[str], token_lengths: Sequence[int], max_tokens: int,
         )
     long = sum(length > max_tokens for length in token_lengths) / len(token_lengths)
     if long >= LONG_SHARE:
-        return Chosen("long", f"{long:.0%} of the texts are longer than {max_tokens} tokens (from {LONG_SHARE:.0%} on)")
-    plain = _by_balance(counts, long)
-    tokens = fmean(min(length, max_tokens) for length in token_lengths) * len(labels)
+        why = f"{long:.0%} of the texts are longer than {max_tokens} tokens (from {LONG_SHARE:.0%} on)"
+        width = RECIPES["long"].knobs["max_tokens"]
+        return _in_time(Chosen("long", why), _tokens(token_lengths, width, len(labels)))
+    plain, tokens = _by_balance(counts, long), _tokens(token_lengths, max_tokens, len(labels))
     if teacher_there and tokens <= MOST_TAUGHT_TOKENS:
         return Chosen("taught", f"{plain.why}; and {TEACHER_BASE} is there to teach")
-    return plain
+    return _in_time(plain, tokens)
+
+
+def _tokens(lengths: Sequence[int], width: int, texts: int) -> float:
+    """That an epoch reads of so many texts, by a sample of their lengths and the width of a window."""
+    return fmean(min(length, width) for length in lengths) * texts
+
+
+def _in_time(chosen: Chosen, tokens: float) -> Chosen:
+    """The same recipe with fewer epochs where an epoch reads much: each then says more."""
+    usual: int = RECIPES[chosen.recipe].knobs["epochs"]
+    epochs = max(FEWEST_EPOCHS, int(MOST_READ_TOKENS / tokens))
+    if epochs >= usual:
+        return chosen
+    return Chosen(chosen.recipe, f"{chosen.why}; {epochs} epochs, not {usual}, of {tokens:,.0f} tokens each", epochs)
 
 
 def _by_balance(counts: Counter[str], long: float) -> Chosen:
@@ -180,4 +198,7 @@ def settings_for(
         chosen = Chosen(task.recipe, f"the file of task {task.name} says so")
     else:
         chosen = look()
-    return settings_of({**knobs_of(chosen.recipe), **task.training, **given}, f"recipe {chosen.recipe}"), chosen
+    fewer = {} if chosen.epochs is None else {"epochs": chosen.epochs}
+    return settings_of(
+        {**knobs_of(chosen.recipe), **fewer, **task.training, **given}, f"recipe {chosen.recipe}"
+    ), chosen

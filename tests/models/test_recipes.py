@@ -55,6 +55,17 @@ def test_a_larger_encoder_teaches_what_it_learns_in_a_reasonable_time(
     assert choose(data, lengths, 128).recipe != "taught"
 
 
+def test_much_text_is_read_fewer_times_and_the_choice_says_so() -> None:
+    much = choose(labels(a=30_000, b=30_000), [50] * 100, 128)
+    assert (much.recipe, much.epochs) == ("standard", 2)
+    assert "2 epochs, not 10, of 3,000,000 tokens each" in much.why
+    long = choose(labels(a=3_000, b=2_000), [900] * 100, 128)  # its windows have 256
+    assert (long.recipe, long.epochs) == ("long", 4)
+    assert choose(labels(a=300, b=200), SHORT, 128).epochs is None
+    assert settings_for(TASK, None, {}, lambda: much)[0].epochs == 2
+    assert settings_for(TASK, None, {"epochs": 9}, lambda: much)[0].epochs == 9
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_is_one_that_can_be(name: str) -> None:
     settings = settings_of(knobs_of(name), name)
