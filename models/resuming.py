@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from models.lessons import Lesson
 from models.train_settings import TrainSettings
 
 FORGOTTEN_AFTER_S = 7 * 86_400.0  # a state that nobody came back to
-SAVE_EVERY_S = 60.0  # what a kill costs at most; a state is written in a second
+SAVE_EVERY_S = 60.0  # what a kill costs at most, times the seconds that a state takes to be written
 
 
 @dataclass
@@ -51,12 +51,20 @@ def fingerprint(lessons: Sequence[Lesson], settings: TrainSettings, origin_sha25
 class Keeper:
     """Keeps a run's state in a folder, beside those of other runs; with None for a folder it keeps nothing."""
 
-    def __init__(self, folder: Path | None, mark: str, every_s: float = SAVE_EVERY_S) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        mark: str,
+        every_s: float = SAVE_EVERY_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """`mark` is the run's fingerprint."""
         self._path = folder / f"{mark[:16]}.safetensors" if folder else None
         self._mark = mark
         self._every_s = every_s
-        self._saved_at = time.monotonic()
+        self._clock = clock
+        self._saved_at = clock()
+        self._saving_s = 1.0
 
     def restore(self, network: torch.nn.Module, optimizer: torch.optim.Optimizer) -> Run:
         """Put weights and optimiser back as they were saved; a new run when nothing fitting is there."""
@@ -79,10 +87,15 @@ class Keeper:
         )
 
     def save_now_and_then(self, run: Run, network: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Save the state after a step, when the last time is long enough ago."""
-        if self._path is not None and time.monotonic() - self._saved_at >= self._every_s:
+        """Save the state after a step, when the last time is long enough ago: the longer, the longer it takes.
+
+        A teacher's state has gigabytes, which a slow disk would be busy with most of the time.
+        """
+        began_at = self._clock()
+        if self._path is not None and began_at - self._saved_at >= self._every_s * self._saving_s:
             self._save(self._path, run, network, optimizer)
-            self._saved_at = time.monotonic()
+            self._saved_at = self._clock()
+            self._saving_s = max(1.0, self._saved_at - began_at)
 
     def _save(self, path: Path, run: Run, network: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
         weights = {name: weight.detach() for name, weight in network.named_parameters() if weight.requires_grad}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from models.lessons import Lesson
-from models.resuming import FORGOTTEN_AFTER_S
+from models.resuming import FORGOTTEN_AFTER_S, Keeper, Run
 from models.tasks import Task
 from models.train_settings import TrainSettings
 from models.training import Checkpoint, train
@@ -134,6 +134,18 @@ def test_states_are_saved_only_now_and_then(tiny_task: Task, tmp_path: Path) -> 
     with pytest.raises(Killed):
         learn(tiny_task, QUICK, tmp_path, die_after(9), save_every_s=3600)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_state_that_takes_long_to_write_is_written_more_rarely(tmp_path: Path) -> None:
+    network = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(network.parameters())
+    times = iter([0.0, 59.0, 60.0, 70.0, 669.0, 670.0, 670.5, 730.5, 731.0])  # the first state takes 10 s, then 0.5 s
+    keeper = Keeper(tmp_path, "mark", 60.0, lambda: next(times))
+    kept = []
+    for step in range(1, 6):
+        keeper.save_now_and_then(Run(step=step), network, optimizer)
+        kept.append(keeper.restore(network, optimizer).step)
+    assert kept == [0, 2, 2, 4, 5]
 
 
 CHILD = """
