@@ -30,8 +30,9 @@ from models.train_settings import TrainSettings
 from models.training import train
 
 WAYS: dict[str, tuple[dict[str, float], int]] = {  # knobs, old texts for each new one at most
-    "rehearsal and distillation": ({}, 1000),
-    "rehearsal": ({"distill_weight": 0.0}, 1000),
+    "rehearsal, distillation 0.5": ({"distill_weight": 0.5}, 1000),
+    "rehearsal, distillation 0.2": ({"distill_weight": 0.2}, 1000),
+    "rehearsal alone": ({"distill_weight": 0.0}, 1000),
     "one old text for each new one": ({"distill_weight": 0.0}, 1),
 }
 
