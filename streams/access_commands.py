@@ -11,7 +11,7 @@ from streams.settings import load_settings
 
 
 def acls(
-    role: Annotated[str, typer.Argument(help="worker, topics, replay or dead-letters.")],
+    role: Annotated[str, typer.Argument(help="Such as worker, judge, retrain; a wrong one says which there are.")],
     principal: Annotated[str, typer.Option(help="Who gets them, as the broker calls it.")] = "User:streamgauge",
     config: Annotated[Path | None, typer.Option("--config", help="Settings file; as for the other commands.")] = None,
 ) -> None:

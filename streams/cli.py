@@ -39,7 +39,7 @@ app.add_typer(data_commands.app, name="data")
 app.add_typer(release_commands.app, name="releases")
 approval_commands.app.command(approval_commands.RUN)(retrain_command.retrain_command)
 app.add_typer(approval_commands.app, name="retrain")
-for command in (rollout_commands.promote, rollout_commands.rollback, rollout_commands.judge, rollout_commands.status):
+for command in rollout_commands.COMMANDS:
     release_commands.app.command()(command)
 app.add_typer(feedback_commands.app, name="feedback")
 app.add_typer(drift_commands.app, name="drift")

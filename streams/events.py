@@ -206,6 +206,15 @@ class Feedback(TypedDict):
     event_id: NotRequired[Annotated[str, Field(min_length=1, max_length=512, description="of the prediction")]]
     text: NotRequired[str]
     note: NotRequired[Annotated[str, Field(max_length=4000)]]
+    at_random: NotRequired[
+        Annotated[
+            bool,
+            Field(
+                description="the text was not chosen by what a release said of it: drawn by lot, or all are labelled;"
+                " such labels, and those of review requests with reason `random`, judge a challenger"
+            ),
+        ]
+    ]
 
 
 class ReleaseRef(TypedDict):
@@ -237,6 +246,10 @@ class Release(ReleaseRef):
     promoted_at: str
     promoted_by: Annotated[str, Field(max_length=500)]
     previous: Annotated[ReleaseRef | None, Field(description="what had the role before: a rollback goes there")]
+    why: NotRequired[Annotated[str, Field(max_length=1000, description="what led to it, where a job did it")]]
+    watched_until: NotRequired[
+        Annotated[str, Field(max_length=40, description="an alarm before then lets `previous` serve again by itself")]
+    ]
 
 
 class Scored(TypedDict):

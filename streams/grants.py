@@ -21,7 +21,7 @@ from streams.security import librdkafka_config
 from streams.settings import Settings
 from streams.topics import connect, is_embedded, wanted_topics
 
-Role = Literal["worker", "topics", "replay", "dead-letters", "releases", "feedback", "drift"]
+Role = Literal["worker", "topics", "replay", "dead-letters", "releases", "judge", "feedback", "drift", "retrain"]
 Operation = Literal["Read", "Write", "Create", "Describe", "DescribeConfigs"]
 ROLES: tuple[Role, ...] = get_args(Role)
 OPERATIONS: dict[str, AclOperation] = {
@@ -75,9 +75,14 @@ def grants(settings: Settings, role: Role) -> list[Grant]:
         read = (Grant("topic", name, "Read") for name in (names.feedback, names.predictions, *inputs))
         return [own, *read, Grant("topic", names.dead_letters, "Write")]
     if role == "releases":
-        own = Grant("group", settings.broker.group, "Read")  # which the judge reads as, joining nothing
-        pairs = Grant("topic", names.shadow, "Read")
-        return [own, pairs, *(Grant("topic", names.releases, one) for one in ("Read", "Write"))]
+        return [Grant("topic", names.releases, "Read"), Grant("topic", names.releases, "Write")]
+    if role == "judge":
+        reader = Grant("group", f"{settings.broker.group}-judge", "Describe")  # nothing is committed
+        judged = (names.shadow, names.review, names.predictions, names.dead_letters)
+        return [reader, *(Grant("topic", name, "Read") for name in judged), *grants(settings, "releases")]
+    if role == "retrain":
+        alarms = [Grant("topic", names.drift, "Read"), Grant("topic", names.drift, "Write")]
+        return [*grants(settings, "feedback"), *grants(settings, "releases"), *alarms]
     if role == "drift":
         reader = Grant("group", f"{settings.broker.group}-drift", "Describe")  # nothing is committed
         seen = [Grant("topic", name, "Read") for name in (names.predictions, *inputs)]

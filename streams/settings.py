@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints,
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from models.learning.curation import CurationSettings
+from models.learning.sequential import DuelSettings
 from models.learning.verdict import GateSettings
 from streams.events import OutputName
 
@@ -234,6 +235,24 @@ class RetrainSettings(Section):
     gate: GateSettings = GateSettings()
 
 
+Address = Annotated[str, StringConstraints(pattern=r"^[^\s/@:]+:\d{1,5}$", max_length=300)]
+
+
+class RolloutSettings(Section):
+    """How what is promoted is watched over (`streamgauge releases watch`), and when it is taken back.
+
+    `workers` are the host:port of the workers' metrics, `duel` when labels decide.
+    """
+
+    look_every_s: float = Field(ge=1, le=3600)
+    watch_s: float = Field(ge=0, le=90 * 86_400)
+    watch_share: float = Field(ge=0, le=1)
+    least_dead_letters: int = Field(ge=1, le=1_000_000)
+    most_dead_share: float = Field(gt=0, lt=1)
+    workers: tuple[Address, ...] = ()
+    duel: DuelSettings = DuelSettings()
+
+
 class MetricsSettings(Section):
     """Where Prometheus scrapes; loopback unless said otherwise. Port 0 takes a free one."""
 
@@ -293,6 +312,7 @@ class Settings(BaseSettings):
     feedback: FeedbackSettings
     drift: DriftSettings
     retrain: RetrainSettings
+    rollout: RolloutSettings
     metrics: MetricsSettings
     worker: WorkerSettings
     sources: dict[Name, Source]

@@ -42,7 +42,8 @@ class Opinion:
     `key` says which text: "topic/partition/offset" of the event it came in, or `text_key` of a text that the feedback
     brought itself. `event_time_s` is the event's; where that is not known, `labelled_at_s`. `source` is the name of the
     event's source, or `OWN_TEXT`. `predicted`, `score` and `release` say what was served for the text, where known;
-    `conversation` is what the event was a part of, if of anything: a split never parts its texts.
+    `conversation` is what the event was a part of, if of anything: a split never parts its texts. `at_random` says that
+    the text was not chosen by what a release said of it.
     """
 
     task: str
@@ -58,6 +59,7 @@ class Opinion:
     score: float | None = None
     release: str | None = None
     conversation: str | None = None
+    at_random: bool = False
 
 
 @dataclass(frozen=True)

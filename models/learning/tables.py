@@ -25,6 +25,7 @@ FILES: Mapping[str, Mapping[str, str]] = {  # the type of each column, as Arrow 
         "score": "double",
         "release": "string",
         "conversation": "string",
+        "at_random": "bool",
         **_PLACE,
     },
     "withdrawals.parquet": {"key": "string", "annotator": "string", "labelled_at_s": "double", **_PLACE},

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import orjson
+from confluent_kafka import Message
 
 from models.learning.selection import DAY_S, Why
 from streams.events import ReviewRequest
@@ -23,6 +24,14 @@ class AskedBefore:
     today: int = 0
 
 
+class Request(NamedTuple):
+    """A text that the watch asked people to label: of which task, by the key of its opinions, and why."""
+
+    task: str
+    key: str
+    why: Why
+
+
 def asked_before(
     settings: Settings, group: str, now_s: float, on_read: Callable[[], None] = lambda: None
 ) -> dict[str, AskedBefore]:
@@ -35,20 +44,26 @@ def asked_before(
     reader = TopicReader(settings, settings.topics.review, group)
     for message in reader.messages(reader.ranges):
         on_read()
-        value: Any = message.value() or b""
-        if b'"informative"' not in value and b'"random"' not in value:
-            continue
-        try:
-            request = cast(ReviewRequest, orjson.loads(value))
-            why, key, task = request["reason"], key_of(request["source"]), request["task"]
-        except (orjson.JSONDecodeError, KeyError, TypeError):
-            continue  # whoever wrote this, it was not the watch
-        if why not in ("informative", "random"):
-            continue
-        its = found[task]
-        its.keys[key] = why
-        its.today += message.timestamp()[1] / 1000 // DAY_S == now_s // DAY_S
+        if (asked := asked_in(message)) is not None:
+            its = found[asked.task]
+            its.keys[asked.key] = asked.why
+            its.today += message.timestamp()[1] / 1000 // DAY_S == now_s // DAY_S
     return found
+
+
+def asked_in(message: Message) -> Request | None:
+    """What a record of the `review` topic asks for; None for the requests of workers, and for what is no request."""
+    value: Any = message.value() or b""
+    if b'"informative"' not in value and b'"random"' not in value:
+        return None
+    try:
+        request = cast(ReviewRequest, orjson.loads(value))
+        why, key, task = request["reason"], key_of(request["source"]), request["task"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return None  # whoever wrote this, it was not the watch
+    if why not in ("informative", "random") or not isinstance(task, str):
+        return None
+    return Request(task, key, why)
 
 
 def key_of(source: Any) -> str:

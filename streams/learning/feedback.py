@@ -83,6 +83,7 @@ class Heard:
     annotator: str
     labelled_at_s: float
     note: str | None
+    at_random: bool = False
 
     @property
     def at(self) -> Position:
@@ -124,7 +125,8 @@ class Listener:
             raise BadInput("BadTime", "field 'labelled_at' is outside intake.earliest_time .. now + max_future_s")
         label = None if withdraws else said["label"]
         subject = self._subject(said)
-        return Heard(record, said["task"], subject, label, said["annotator"], labelled_at_s, said.get("note"))
+        who, note, at_random = said["annotator"], said.get("note"), said.get("at_random", False)
+        return Heard(record, said["task"], subject, label, who, labelled_at_s, note, at_random)
 
     def _subject(self, said: Feedback) -> OwnText | OfPrediction | OfEvent:
         if "prediction_id" in said:

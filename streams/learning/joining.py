@@ -160,7 +160,8 @@ def _of_event(event: Event, target: _Target, heard: Heard, label: str, chat: Col
 def _words(heard: Heard, label: str) -> dict[str, Any]:
     """What the annotator said."""
     at_s = heard.labelled_at_s
-    return {"label": label, "annotator": heard.annotator, "labelled_at_s": at_s, "note": heard.note}
+    said = {"label": label, "annotator": heard.annotator, "labelled_at_s": at_s, "note": heard.note}
+    return said | {"at_random": heard.at_random}
 
 
 def _served(known: Known | None) -> dict[str, Any]:

@@ -20,28 +20,51 @@ from streams.events import Release, ReleaseRef, iso
 from streams.learning.releases_topic import Key, Standing, read_standing, write
 from streams.settings import Settings
 
+MOST_WHY_CHARS = 1000
+
 log = logging.getLogger(__name__)
 
 
-def promote(settings: Settings, task: str, ref: str | None = None, by: str | None = None) -> Release:
+def promote(
+    settings: Settings, task: str, ref: str | None = None, by: str | None = None, why: str | None = None
+) -> Release:
     """Let a release serve a task in every worker; None is the challenger, which then is one no more.
+
+    For `rollout.watch_s` it is watched over: see `guard`. Meanwhile the champion before goes on scoring a share of the
+    events beside it, unless another challenger does.
 
     Raises:
         ModelError: there is no such release, or it cannot serve.
         BrokerUnavailable, AccessRefused: the topic cannot be read or written.
     """
     standing = read_standing(settings)
-    challenger = standing.get((task, "challenger"))
+    challenger = None if is_former(standing, task) else standing.get((task, "challenger"))
     meant = challenger if ref is None else _tried(settings, task, ref)
     if meant is None:
         raise ReleaseNotFound(f"{task}: has no challenger; write: streamgauge releases promote {task} REF")
-    record = _champion(settings, task, meant, standing, by)
+    record = _champion(settings, task, meant, standing, by, why)
     changes: dict[Key, Release | None] = {(task, "champion"): record}
-    if challenger is not None and challenger["sha256"] == record["sha256"]:
+    if challenger is None or challenger["sha256"] == record["sha256"]:
         changes[task, "challenger"] = None
+    chosen, previous = settings.rollout, record["previous"]
+    if previous is not None and chosen.watch_s:
+        record["watched_until"] = iso(time.time() + chosen.watch_s)
+        if chosen.watch_share and changes.get((task, "challenger"), challenger) is None:
+            former = _record(previous, task, by, f"served before {record['release']}, which it is compared with")
+            changes[task, "challenger"] = former | {
+                "role": "challenger", "mode": "shadow", "share": chosen.watch_share
+            }  # fmt: skip
     write(settings, changes)
     _let_alias_follow(record, CHAMPION)
     return record
+
+
+def is_former(standing: Standing, task: str) -> bool:
+    """Whether a task's challenger is its champion before, that only goes on while the promoted one is watched over."""
+    champion, challenger = standing.get((task, "champion")), standing.get((task, "challenger"))
+    if champion is None or challenger is None or champion["previous"] is None:
+        return False
+    return "watched_until" in champion and champion["previous"]["sha256"] == challenger["sha256"]
 
 
 def challenge(
@@ -62,23 +85,39 @@ def challenge(
 def roll_back(settings: Settings, task: str, by: str | None = None) -> Release:
     """Take the last step back: withdraw the challenger, or where there is none let the champion before serve again.
 
-    Returns the record of the challenger that is one no more, or of the champion that serves again.
+    The champion before, where it is the challenger while the new one is watched over, is no step of its own. Returns
+    the record of the challenger that is one no more, or of the champion that serves again.
 
     Raises:
         ReleaseNotFound: nothing was promoted before.
         BrokerUnavailable, AccessRefused: as `promote`.
     """
     standing = read_standing(settings)
-    if (challenger := standing.get((task, "challenger"))) is not None:
-        write(settings, {(task, "challenger"): None})
-        return challenger
+    if (task, "challenger") in standing and not is_former(standing, task):
+        return withdraw(settings, standing, task)
+    return take_back(settings, standing, task, by)
+
+
+def withdraw(settings: Settings, standing: Standing, task: str) -> Release:
+    """Let a task have no challenger any more; returns what it was. Raises BrokerUnavailable and AccessRefused."""
+    write(settings, {(task, "challenger"): None})
+    return standing[task, "challenger"]
+
+
+def take_back(
+    settings: Settings, standing: Standing, task: str, by: str | None = None, why: str | None = None
+) -> Release:
+    """Let the champion before serve again, and watch over nothing. Raises as `roll_back`."""
     champion = standing.get((task, "champion"))
     if champion is None or (previous := champion["previous"]) is None:
         raise ReleaseNotFound(
             f"{task}: nothing was promoted before; name the release: streamgauge releases promote {task} REF"
         )
-    record = _champion(settings, task, previous, standing, by)
-    write(settings, {(task, "champion"): record})
+    record = _champion(settings, task, previous, standing, by, why)
+    changes: dict[Key, Release | None] = {(task, "champion"): record}
+    if is_former(standing, task):
+        changes[task, "challenger"] = None
+    write(settings, changes)
     _let_alias_follow(record, CHAMPION)
     return record
 
@@ -104,8 +143,8 @@ def _found(task: str, ref: str | None) -> ReleaseRef:
     }
 
 
-def _record(meant: ReleaseRef, task: str, by: str | None) -> Release:
-    return {
+def _record(meant: ReleaseRef, task: str, by: str | None, why: str | None = None) -> Release:
+    record: Release = {
         "task": task,
         "role": "champion",
         "mode": "serve",
@@ -117,10 +156,15 @@ def _record(meant: ReleaseRef, task: str, by: str | None) -> Release:
         "promoted_by": by or f"{getpass.getuser()}@{platform.node()}",
         "previous": None,
     }
+    if why is not None:
+        record["why"] = why[:MOST_WHY_CHARS]
+    return record
 
 
-def _champion(settings: Settings, task: str, meant: ReleaseRef, standing: Standing, by: str | None) -> Release:
-    record = _record(meant, task, by)
+def _champion(
+    settings: Settings, task: str, meant: ReleaseRef, standing: Standing, by: str | None, why: str | None
+) -> Release:
+    record = _record(meant, task, by, why)
     record["previous"] = _previous(settings, task, meant, standing)
     return record
 

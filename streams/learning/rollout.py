@@ -159,10 +159,11 @@ class Rollout:
 
     async def follow(self, standing: Standing) -> None:
         """Bring what scores to what stands, as far as it can be loaded; what serves meanwhile goes on serving."""
+        before = [scorer.loaded for scorer in self._scorers]
         await self._follow_champions(standing)
         for scorer in list(self._scorers):
             for task in scorer.loaded.tasks:
-                await self._follow_challenger(task, scorer.loaded, standing.get((task, "challenger")))
+                await self._follow_challenger(task, scorer.loaded, standing.get((task, "challenger")), before)
 
     async def _follow_champions(self, standing: Standing) -> None:
         serving = {one.name: scorer.loaded for scorer in self._scorers for one in scorer.loaded.served}
@@ -183,7 +184,9 @@ class Rollout:
             metrics.RELEASE_SWAPS.labels(task).inc()
             log.info("%s: release %s serves on %s", task, serving[task].model.release, serving[task].model.runtime)
 
-    async def _follow_challenger(self, task: str, champion: Loaded, record: Release | None) -> None:
+    async def _follow_challenger(
+        self, task: str, champion: Loaded, record: Release | None, before: Sequence[Loaded]
+    ) -> None:
         there = self._challengers.get(task)
         if record is None or record["sha256"] == champion.sha256:
             self._accept((task, "challenger"))
@@ -197,7 +200,7 @@ class Rollout:
                 self._broken[_meant(record)] = ("nothing can run it", inf)
                 loaded = None
         else:
-            loaded = self._here(record, ())
+            loaded = self._here(record, before)  # what served until now goes on as the challenger
         loaded = loaded if loaded is not None else await self._prepared(record)
         self._challenge(task, None if loaded is None else self._challenger(loaded, record))
 

@@ -1,12 +1,15 @@
-"""`streamgauge releases promote|rollback|judge|status`: which release serves, changed in every worker by one record."""
+"""`streamgauge releases promote|rollback|judge|watch|status`: which release serves; one record changes all workers."""
 
 from __future__ import annotations
 
 import json
+import logging
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -18,7 +21,9 @@ from streams.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from streams.events import Release
+    from streams.learning.judge import Judged
 
+log = logging.getLogger("streams.learning.guard")
 err, out = Console(stderr=True), Console()
 
 Task = Annotated[str, typer.Argument(metavar="TASK")]
@@ -83,11 +88,15 @@ def status(config: Config = None, as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps(records))
         return
-    table = Table("task", "role", Column("release", no_wrap=True), "mode", "since", "by", "before")
+    table = Table(
+        "task", "role", Column("release", no_wrap=True), "mode", "since", "by", "before", "watched until", "why"
+    )
     for one in records:
         mode = one["mode"] if one["mode"] == "serve" else f"{one['mode']} {one['share']:.0%}"
         before = one["previous"]["release"] if one["previous"] else ""
-        cells = (one["task"], one["role"], one["release"], mode, one["promoted_at"], one["promoted_by"], before)
+        until, why = one.get("watched_until", ""), one.get("why", "")
+        since, by = one["promoted_at"], one["promoted_by"]
+        cells = (one["task"], one["role"], one["release"], mode, since, by, before, until, why)
         table.add_row(*(Text(cell) for cell in cells))
     out.print(table)
     if not records:
@@ -111,26 +120,70 @@ def judge(
     from streams.learning.judge import judge as judged
 
     duel = DuelSettings(promote_error=error, rollback_error=error, fewest_labels=fewest_labels, most_labels=most_labels)
-    with _at_the_topic(config, judging=True) as settings, err.status("reading what both said, and the labels"):
+    with _at_the_topic(config, "judge") as settings, err.status("reading what both said, and the labels"):
         found = judged(settings, task, duel, act)
     if as_json:
         told = found._asdict() | {"standing": found.standing.model_dump(mode="json", exclude={"looks"})}
         print(json.dumps(told))
         return
-    print(f"{task}: {found.challenger} against {found.champion}: {found.standing.action}; {found.standing.reason}")
-    if found.done:
-        print(f"{task}: done")
+    for line in lines_of(found):
+        print(f"{task}: {line}")
+
+
+def watch(
+    once: Annotated[bool, typer.Option("--once", help="Look once, and end.")] = False, config: Config = None
+) -> None:
+    """Act on what labels, dead letters and workers say of each task's releases, until told to stop ([rollout]).
+
+    A challenger is promoted or withdrawn by the labels of texts drawn at random. What was promoted is taken back when
+    they show that the release before is better, when more of its events become dead letters, or when workers refuse it.
+    """
+    from streams.learning.guard import Guard
+    from streams.worker import set_up_logging
+
+    set_up_logging()
+    stop = threading.Event()
+    with _at_the_topic(config, "judge") as settings:
+        if not once:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, lambda *_: stop.set())
+        guard, before = Guard(settings), dict[str, list[str]]()
+        while True:
+            guard.look()
+            now = {task: lines_of(found) for task, found in guard.judged.items()}
+            for task in now:
+                if now[task] != before.get(task):
+                    log.info("%s: %s", task, "; ".join(now[task]))
+            before = now
+            if once or stop.wait(settings.rollout.look_every_s):
+                return
+
+
+def lines_of(found: Judged) -> list[str]:
+    """What labels say of a challenger, in lines for a person."""
+    of = "the champion before, " if found.former else ""
+    lines = [f"{of}{found.challenger} against {found.champion}: {found.standing.action}; {found.standing.reason}"]
+    if found.not_counted:
+        lines.append(f"{found.not_counted} labels of texts that were not drawn at random do not count")
+    if not found.standing.tally.n:
+        lines.append(
+            "no label of a text drawn at random yet, so nothing is decided: `streamgauge drift watch` asks for such, or"
+            " feedback says at_random"
+        )
+    return lines + (["done"] if found.done else [])
+
+
+COMMANDS = (promote, rollback, judge, watch, status)
 
 
 @contextmanager
-def _at_the_topic(config: Path | None, judging: bool = False) -> Iterator[Settings]:
-    """The settings, once it is seen that the topic is there and ours to write; to judge takes more rights."""
+def _at_the_topic(config: Path | None, role: Literal["releases", "judge"] = "releases") -> Iterator[Settings]:
+    """The settings, once it is seen that the topics are there and what the role needs is allowed."""
     from streams.grants import MissingTopics, grants, require_access
 
     settings = load_settings(config)
     try:
-        wanted = grants(settings, "releases")
-        require_access(settings, [one for one in wanted if judging or one.name == settings.topics.releases])
+        require_access(settings, grants(settings, role))
     except MissingTopics as error:
         raise typer.BadParameter(str(error)) from None
     with clear_errors():

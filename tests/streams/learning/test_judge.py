@@ -16,8 +16,10 @@ from models.learning.sequential import DuelSettings
 from models.learning.store import Contents, DatasetStore, ReadUpTo
 from streams.embedded import EmbeddedBroker
 from streams.events import ShadowScore
-from streams.learning.judge import duels, judge
+from streams.learning.judge import drawn, duels, judge
+from streams.learning.promoting import promote
 from streams.learning.releases_topic import read_standing, write
+from streams.learning.rollout_commands import lines_of
 from streams.settings import Settings
 from tests.models.learning.rows import label
 from tests.streams.learning.test_releases_topic import release
@@ -42,7 +44,8 @@ class Court:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._producer = Producer({"bootstrap.servers": settings.broker.bootstrap})
-        for name in (settings.topics.releases, settings.topics.shadow):
+        names = settings.topics
+        for name in (names.releases, names.shadow, names.review, names.predictions, names.dead_letters):
             self._producer.list_topics(name, 10)  # makes it
         rival = release("rival", role="challenger", mode="shadow")
         write(settings, {("risk", "champion"): release("old"), ("risk", "challenger"): rival})
@@ -53,8 +56,16 @@ class Court:
         self._producer.produce(self.settings.topics.shadow, b"no pair")
         assert self._producer.flush(20) == 0
 
-    def labelled(self, count: int) -> None:
-        said = [label("ham", float(n), "ann", f"chat/0/{n}", n) for n in range(count)]
+    def asked(self, why: str, keys: range, task: str = "risk") -> None:
+        """People were asked for these labels, by the watch over drift or by a worker."""
+        for n in keys:
+            source = {"name": "chat", "topic": "chat", "partition": 0, "offset": n}
+            request = {"id": f"chat/0/{n}/{task}/review", "task": task, "reason": why, "source": source}
+            self._producer.produce(self.settings.topics.review, orjson.dumps(request))
+        assert self._producer.flush(20) == 0
+
+    def labelled(self, count: int, at_random: bool = True) -> None:
+        said = [label("ham", float(n), "ann", f"chat/0/{n}", n, at_random=at_random) for n in range(count)]
         contents = Contents(fold({}, said, LABELS, 100).ledger)
         read = ReadUpTo(topic="feedback", topic_id="abc", offsets={0: count})
         DatasetStore("risk").add(contents, {}, read, datetime(2026, 3, 1, tzinfo=UTC))
@@ -78,8 +89,10 @@ def test_a_better_challenger_is_promoted_by_its_labels(court: Court) -> None:
     assert (found.standing.action, found.done, found.champion) == ("promote", False, "old")
     assert court.roles() == {"champion": "old", "challenger": "rival"}, "nothing is done unless asked for"
     assert judge(court.settings, "risk", DUEL, act=True).done
-    assert court.roles() == {"champion": "rival"}
-    assert "sequential test, better: of" in read_standing(court.settings)["risk", "champion"]["promoted_by"]
+    assert court.roles() == {"champion": "rival", "challenger": "old"}, "the champion before is compared with it"
+    record = read_standing(court.settings)["risk", "champion"]
+    assert "sequential test, better: of" in record["why"]
+    assert record["promoted_by"] == "streamgauge releases judge"
 
 
 @pytest.mark.parametrize(("wrong_every", "pairs", "action"), [(2, 40, "roll back"), (1000, 80, "give up")])
@@ -101,8 +114,45 @@ def test_few_labels_and_pairs_of_others_decide_nothing(court: Court) -> None:
         judge(court.settings, "tone", DUEL)
 
 
+def test_labels_that_were_not_drawn_at_random_do_not_count_and_are_told(court: Court) -> None:
+    court.scored(*(pair(n, "spam", "ham") for n in range(40)))
+    court.labelled(40, at_random=False)
+    found = judge(court.settings, "risk", DUEL, act=True)
+    assert (found.standing.action, found.standing.tally.n, found.not_counted) == ("go on", 0, 40)
+    assert any("no label of a text drawn at random yet" in line for line in lines_of(found))
+    court.asked("random", range(20))
+    court.asked("random", range(20, 40), task="tone")
+    court.asked("low-confidence", range(20, 30))
+    found = judge(court.settings, "risk", DUEL)
+    assert (found.standing.action, found.standing.tally.n, found.not_counted) == ("promote", 10, 20)
+
+
+def test_a_label_asked_for_because_of_doubt_does_not_count_whatever_its_feedback_says(court: Court) -> None:
+    court.scored(*(pair(n, "spam", "ham") for n in range(40)))
+    court.labelled(40, at_random=True)
+    court.asked("informative", range(35))
+    found = judge(court.settings, "risk", DUEL)
+    assert (found.standing.action, found.standing.tally.n, found.not_counted) == ("go on", 5, 35)
+
+
+def test_the_champion_before_serves_again_when_labels_show_that_it_is_better(court: Court) -> None:
+    promote(court.settings, "risk")
+    assert court.roles() == {"champion": "rival", "challenger": "old"}
+    back = [pair(n, "spam" if n % 2 else "ham", "ham", "old") for n in range(40)]
+    court.scored(
+        *(one | {"champion": {"release": "rival", "label": one["champion"]["label"], "score": 0.9}} for one in back)
+    )
+    court.labelled(40)
+    found = judge(court.settings, "risk", DUEL, act=True)
+    assert (found.standing.action, found.former, found.done) == ("promote", True, True)
+    assert court.roles() == {"champion": "old"}
+    record = read_standing(court.settings)["risk", "champion"]
+    assert "watched_until" not in record, "what was taken back is not watched over: nothing goes back and forth"
+    assert record["why"].startswith("old again: sequential test, better: of")
+
+
 def test_duels_come_in_the_order_of_their_labels() -> None:
-    pairs = {f"chat/0/{n}": pair(n, "ham", "spam") for n in range(3)}
-    said = [label("spam", 9.0 - n, "ann", f"chat/0/{n}", n) for n in range(5)]
-    found = duels(pairs, opinions_of(fold({}, said, LABELS, 100).ledger))
+    pairs = {f"chat/0/{n}": ("ham", "spam") for n in range(3)}
+    said = [label("spam", 9.0 - n, "ann", f"chat/0/{n}", n, at_random=True) for n in range(5)]
+    found = duels(pairs, drawn(pairs, opinions_of(fold({}, said, LABELS, 100).ledger), {})[0])
     assert [duel.text for duel in found] == [f"text of chat/0/{n}" for n in (2, 1, 0)]

@@ -219,6 +219,27 @@ async def test_a_challenger_in_the_shadow_scores_its_share_and_serves_nobody(
     assert len(await values(settings, "shadow")) == len(taken(40, "rival"))
 
 
+async def test_what_served_goes_on_in_the_shadow_and_serves_again_without_being_loaded(
+    embedded: EmbeddedBroker, settings_at: MakeSettings
+) -> None:
+    """As after a promotion that is watched over, and is taken back."""
+    settings = settings_at(embedded.bootstrap)
+    stock = Stock(named("first"), named("second"))
+    async with running(settings, named("old")) as one:
+        following = rollout(settings, one, stock)
+        await following.follow(standing(champion("first")))
+        await following.follow(standing(champion("second"), challenger("first", "shadow")))
+        await one.pipeline.accept(slice_of(keyed(40)))
+        await one.until_finished(1)
+        its = taken(40, "first")
+        assert await pairs(settings, len(its)) == dict.fromkeys(its, ("second", "first"))
+        await following.follow(standing(champion("first")))
+        await one.pipeline.accept(slice_of(keyed(40, 40), 40))
+        await one.until_finished(2)
+        assert stock.asked == ["first", "second"]
+    assert await releases_by_offset(settings) == [(at, "second" if at < 40 else "first") for at in range(80)]
+
+
 async def test_a_canary_serves_its_keys_and_the_champion_what_it_fails_on(
     embedded: EmbeddedBroker, settings_at: MakeSettings
 ) -> None:

@@ -69,9 +69,13 @@ def test_promote_and_roll_back_and_forth(desk: Desk, tmp_path: Path) -> None:
     assert (record["mode"], record["promoted_by"], record["reference"]) == ("serve", "Ada", str(tmp_path / "second"))
     assert desk.previous() == ("risk-second", "risk-first")
     assert "risk-second" in desk.run("status").out
+    former = desk.standing()["risk", "challenger"]
+    assert (former["release"], former["mode"], former["share"]) == ("risk-first", "shadow", 0.1)
+    assert record["promoted_at"] < record["watched_until"]
     back = json.loads(desk.run("rollback", "risk", "--json").out)
     assert (back["release"], back["reference"]) == ("risk-first", str(tmp_path / "first"))
     assert desk.previous() == ("risk-first", "risk-second")
+    assert desk.standing().keys() == {("risk", "champion")}, "one command, and nothing is left of the promotion"
     assert desk.run("rollback", "risk").code == 0
     assert desk.previous() == ("risk-second", "risk-first")
 
@@ -87,7 +91,7 @@ def test_a_rollback_withdraws_the_challenger_first(desk: Desk) -> None:
 def test_a_promoted_challenger_is_one_no_more(desk: Desk) -> None:
     desk.challenge("risk-third")
     assert desk.run("promote", "risk").code == 0
-    assert desk.standing().keys() == {("risk", "champion")}
+    assert desk.standing()["risk", "challenger"]["release"] == "risk-first", "it goes on, to be compared"
     assert desk.previous() == ("risk-third", "risk-first")
     done = desk.run("promote", "risk")
     assert (done.code, "has no challenger" in done.err) == (2, True)
@@ -101,3 +105,11 @@ def test_nothing_is_written_for_what_cannot_serve(desk: Desk, tmp_path: Path) ->
     assert desk.run("promote", "risk", tmp_path / "other").code == 2
     assert desk.run("promote", "risk", "risk-20990101-00000000").code == 2
     assert desk.standing() == {}
+
+
+def test_another_challenger_goes_on_whatever_is_promoted(desk: Desk, tmp_path: Path) -> None:
+    desk.challenge("risk-third")
+    assert desk.run("promote", "risk", tmp_path / "second").code == 0
+    assert desk.standing()["risk", "challenger"]["release"] == "risk-third"
+    assert "the challenger risk-third is withdrawn" in desk.run("rollback", "risk").out
+    assert desk.previous() == ("risk-second", "risk-first")
