@@ -304,6 +304,9 @@ class DriftAlarm(TypedDict):
     labelled: Annotated[int, Field(description="predictions of this release that people have labelled")]
     labelled_accuracy: Annotated[float | None, Field(description="how many of these were right")]
     new_labels: int
+    why: NotRequired[
+        Annotated[str, Field(max_length=1000, description="what a retraining lacked, that wants labels instead")]
+    ]
 
 
 class DeadLetter(TypedDict):

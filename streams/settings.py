@@ -224,6 +224,7 @@ class RetrainSettings(Section):
     """
 
     every_s: float = Field(ge=1, le=30 * 86_400)
+    cooldown_s: float = Field(ge=0, le=365 * 86_400)
     least_new: int = Field(ge=1, le=1_000_000)
     most_old: int = Field(ge=10, le=1_000_000)
     shadow_share: float = Field(ge=0, le=1)

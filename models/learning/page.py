@@ -57,6 +57,7 @@ def rendered(folder: Path, now: datetime) -> str:
         made_at=_minute(now),
         data=read_data(folder),
         live=live,
+        evidence=_evidence(live),
         pictures={"curves": _curves(folder), "live": _live_picture(live)},
         samples=_samples(verdict, evidence),
         parts=[] if evidence is None else evidence.parts,
@@ -81,6 +82,14 @@ def _figures(verdict: Verdict) -> list[tuple[str, float, float]]:
 def _curves(folder: Path) -> list[tuple[str, str]]:
     found = sorted(curves_of(folder).items())[:MOST_CURVES]
     return [(name, embedded(curve_picture(points, printable(name)))) for name, points in found]
+
+
+def _evidence(live: Standing | None) -> list[tuple[float, float]]:
+    """The e-values of the last look with what they decide at: that it is better, and that it is worse."""
+    if live is None:
+        return []
+    better, worse = (live.looks[-1].e_better, live.looks[-1].e_worse) if live.looks else (1.0, 1.0)
+    return [(better, live.promote_at), (worse, live.rollback_at)]
 
 
 def _live_picture(live: Standing | None) -> str | None:

@@ -72,6 +72,16 @@ class Tally(BaseModel):
         """All of them."""
         return self.gained + self.lost + self.tied
 
+    @property
+    def champion_accuracy(self) -> float:
+        """Share of the texts that the champion had right; 0 without texts."""
+        return (self.lost + self.both_right) / self.n if self.n else 0.0
+
+    @property
+    def challenger_accuracy(self) -> float:
+        """Share of the texts that the challenger had right; 0 without texts."""
+        return (self.gained + self.both_right) / self.n if self.n else 0.0
+
     def and_also(self, duel: Duel) -> "Tally":
         """With one text more."""
         champion, challenger = duel.champion == duel.label, duel.challenger == duel.label

@@ -20,8 +20,10 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from models.learning.approval import decide, find_run, read_approval, runs_of, state_of
+from models.learning.run_files import read_live
 from models.learning.verdict import Verdict, read_verdict
 from models.tasks import load_task
+from streams.learning.live_figures import page_made_anew
 from streams.model_output import clear_errors
 
 RUN = "run"  # the command that is meant when a task stands where a command would
@@ -69,14 +71,17 @@ def show(run: RunName, task: TaskOption = None, as_json: AsJson = False) -> None
     """Show what the gate said of a run, check by check, and who decided."""
     with clear_errors():
         folder = find_run(run, task)
-        verdict, row = read_verdict(folder), _row(folder)
+        verdict, row, live = read_verdict(folder), _row(folder), read_live(folder)
     if as_json:
-        print(json.dumps(row | {"verdict": verdict.model_dump(mode="json")}))
+        told = None if live is None else live.model_dump(mode="json", exclude={"looks"})
+        print(json.dumps(row | {"verdict": verdict.model_dump(mode="json"), "live": told}))
         return
     table = Table("check", "passed", "why", title=Text(f"{verdict.candidate.release} after {verdict.champion.release}"))
     for check in verdict.checks:
         table.add_row(check.name, "yes" if check.passed else "no", Text(check.reason))
     out.print(table)
+    if live is not None:
+        out.print(Text(f"live: {live.action}; {live.reason}"))
     decided = f" by {row['by']}" if row["by"] else ""
     out.print(Text(f"{row['state']}{decided}{': ' + row['note'] if row['note'] else ''}"))
 
@@ -97,7 +102,7 @@ def _decide(run: str, task: str | None, approved: bool, by: str | None, note: st
     with clear_errors():
         folder = find_run(run, task)
         decide(folder, approved, by or f"{getpass.getuser()}@{platform.node()}", datetime.now(UTC), note)
-        row = _row(folder) | {"page": _page_made_anew(folder)}
+        row = _row(folder) | {"page": page_made_anew(folder)}
     if as_json:
         print(json.dumps(row))
     else:
@@ -118,12 +123,3 @@ def _row(folder: Path) -> dict[str, Any]:
         "note": approval.note if approval else None,
         "refusals": verdict.refusals,
     }
-
-
-def _page_made_anew(folder: Path) -> str | None:
-    """The run's page says who decided, where it can be made: without the extra `train` it is made by the next run."""
-    try:
-        from models.learning.page import write_page
-    except ImportError:
-        return None
-    return str(write_page(folder, datetime.now(UTC)))

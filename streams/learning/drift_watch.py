@@ -24,9 +24,11 @@ from models.learning.store import DatasetStore
 from models.releases import find_release, read_manifest
 from models.tasks import load_task
 from streams import metrics
-from streams.events import Coordinates, Event
+from streams.events import Coordinates, DriftAlarm, Event
+from streams.learning.alarm_call import alarm_in
 from streams.learning.asked import AskedBefore, asked_before, key_of
-from streams.learning.drift_wire import alarm_record, open_alarms, review_request, seen_in
+from streams.learning.catching_up import CatchingUp
+from streams.learning.drift_wire import alarm_record, id_of, open_alarms, review_request, seen_in
 from streams.learning.outbox import Outbox
 from streams.learning.source_texts import SourceTexts
 from streams.learning.watched import Reference, Seen, Watched
@@ -96,6 +98,7 @@ class DriftWatch:
         }
         self._since_s = now_s - settings.drift.window_s
         self._offsets: dict[int, int] = {}
+        self._alarms = CatchingUp(settings, settings.topics.drift, self._group)
         self._outbox = Outbox(settings)
 
     def look(self) -> list[Standing]:
@@ -106,6 +109,7 @@ class DriftWatch:
         """
         now_s = self._clock()
         self._read_predictions()
+        lacking = self._lacking_labels()
         found = []
         with SourceTexts(self._settings, self._group, self._clock) as texts:
             for task in self._tasks.values():
@@ -119,9 +123,25 @@ class DriftWatch:
                 if self._silent:
                     continue
                 alarm = self._judge(task, standing, now_s)
-                self._ask(task, watched, texts, now_s, urgent=alarm is not None and alarm.state == "open")
+                urgent = alarm is not None and alarm.state == "open"
+                self._ask(task, watched, texts, now_s, urgent or task.name in lacking)
         self._outbox.flush()
         return found
+
+    def _lacking_labels(self) -> set[str]:
+        """The tasks whose open alarm wants a successor, for which a retraining has said since that it lacks labels."""
+        last: dict[str, DriftAlarm] = {}
+        for message in self._alarms.new():
+            if (said := alarm_in(message.value())) is not None:
+                last[said["task"]] = said
+        ours = {name: task.watch.alarm for name, task in self._tasks.items()}
+        return {
+            name
+            for name, said in last.items()
+            if (its := ours.get(name)) is not None
+            and (its.wants, said["wants"]) == ("retrain", "labels")
+            and said["id"] == id_of(its)
+        }
 
     def _read_predictions(self) -> None:
         reader = TopicReader(self._settings, self._settings.topics.predictions, self._group)

@@ -44,6 +44,11 @@ def review_request(asked: Asked) -> ReviewRequest:
     }
 
 
+def id_of(alarm: Alarm) -> str:
+    """An alarm's id, the same as long as it is open."""
+    return f"{alarm.task}/drift/{int(alarm.opened_at_s)}"
+
+
 def alarm_record(alarm: Alarm, standing: Standing, now_s: float) -> DriftAlarm:
     """An alarm, with how the release stands; resolved it has the id it was opened with."""
     accuracy, its = standing.expected.accuracy, standing.labelled
@@ -52,7 +57,7 @@ def alarm_record(alarm: Alarm, standing: Standing, now_s: float) -> DriftAlarm:
         for name, shift in alarm.moved.items()
     ]
     return {
-        "id": f"{alarm.task}/drift/{int(alarm.opened_at_s)}",
+        "id": id_of(alarm),
         "task": alarm.task,
         "release": alarm.release,
         "state": alarm.state,

@@ -29,6 +29,7 @@ from streams.events import Coordinates, ShadowScore
 from streams.learning import promoting
 from streams.learning.asked import asked_in
 from streams.learning.catching_up import CatchingUp
+from streams.learning.live_figures import keep_figures
 from streams.learning.releases_topic import Standing, read_standing
 from streams.settings import Settings
 
@@ -78,11 +79,11 @@ class Judge:
         self._asked: dict[str, dict[str, Why]] = {}  # by task
 
     def judged(self, roles: Standing) -> dict[str, Judged]:
-        """What the labels say of the challenger of each task that has one.
+        """What the labels say of the challenger of each task that has one; the run that made it keeps that, too.
 
         Raises:
             BrokerUnavailable, AccessRefused: the topics cannot be read.
-            IntegrityError: the newest version of a data set is damaged.
+            IntegrityError: the newest version of a data set, or a run, is damaged.
         """
         challengers = {(task, one["release"]) for (task, role), one in roles.items() if role == "challenger"}
         self._pairs = {its: pairs for its, pairs in self._pairs.items() if (its[0], its[2]) in challengers}
@@ -101,6 +102,8 @@ class Judge:
                 pairs |= these
         counted, others = drawn(pairs, DatasetStore(task).opinions(), self._asked.get(task, {}))
         found = standing(duels(pairs, counted), self._duel)
+        if not promoting.is_former(roles, task):
+            keep_figures(task, challenger["sha256"], found)
         served_by = [rivals[1] for rivals in self._pairs if (rivals[0], rivals[2]) == (task, challenger["release"])]
         who = champion["release"] if champion else next(iter(served_by), "")
         return Judged(task, who, challenger["release"], found, others, promoting.is_former(roles, task))

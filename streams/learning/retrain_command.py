@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +19,7 @@ from models.learning.store import DatasetStore
 from models.releases import find_release, home, read_manifest
 from models.tasks import Task, load_task
 from models.teachers import Progress
+from streams.learning.alarm_call import answer, ask_for_labels, call
 from streams.learning.limits import is_out_of_memory, take_little
 from streams.learning.releases_topic import read_standing
 from streams.learning.retrain import Job, collect, retrain
@@ -36,6 +39,11 @@ ENDS: dict[End, str] = {
 }
 
 
+NOTHING_NEW = Outcome(end="nothing", reasons=("no text was labelled since the last run",))
+
+log = logging.getLogger("streams.learning.retrain")
+
+
 def retrain_command(
     task: Annotated[str, typer.Argument(metavar="TASK")],
     once: Annotated[bool, typer.Option("--once", help="One run, and end.")] = False,
@@ -47,6 +55,7 @@ def retrain_command(
 ) -> None:
     """Learn from feedback: collect, curate, train the champion's successor, let the gate judge it, make it challenger.
 
+    Without --once it goes on: a run whenever enough was labelled (retrain.least_new), or an alarm over drift wants it.
     A run that was cut off goes on where it was when the command is given again. It steps back for a worker on the same
     machine ([retrain] nice, cores, max_memory_mib).
     """
@@ -76,22 +85,41 @@ def turn(
     progress: Progress,
     whatever: bool,
 ) -> Outcome | None:
-    """One run; None when less was labelled since the last one than `retrain.least_new`, unless `whatever` there is."""
+    """One run, if it is time: an alarm over drift wants it, `retrain.least_new` texts were labelled since the last one,
+    that was cut off, or `whatever` there is. None when it is not.
+
+    An alarm that is answered by too little to learn from wants labels from then on.
+    """
     folder = home() / "learning" / task.name
     directory = champion_of(settings, task.name, champion)
     old = old_data(read_manifest(directory), task.name, folder, data, hold_out)
     collect(settings, progress)
-    enough = labelled_since(folder, task.name) >= settings.retrain.least_new
-    if not (whatever or enough or any(map(is_open, plans_of(folder / "runs")))):
+    new, is_cut_off = labelled_since(folder, task.name), any(map(is_open, plans_of(folder / "runs")))
+    alarm = None if whatever else call(settings, task.name, folder, time.time())
+    if not (whatever or alarm or is_cut_off or new >= settings.retrain.least_new):
         return None
+    if alarm is not None:
+        log.info("%s: the alarm %s wants a successor", task.name, alarm["id"])
+    job = Job(settings, task, directory, folder, old, progress)
+    outcome = carried_through(job) if whatever or new or is_cut_off else NOTHING_NEW
+    if alarm is not None:
+        answer(folder, alarm, time.time())
+        if outcome.end == "nothing":
+            ask_for_labels(settings, alarm, "; ".join(outcome.reasons), time.time())
+            outcome = outcome.model_copy(update={"reasons": (*outcome.reasons, f"{alarm['id']} now asks for labels")})
+    return outcome
+
+
+def carried_through(job: Job) -> Outcome:
+    """The run, with words for a person when memory does not suffice."""
     try:
-        return retrain(Job(settings, task, directory, folder, old, progress))
+        return retrain(job)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        limit = settings.retrain.max_memory_mib
+        limit = job.settings.retrain.max_memory_mib
         raise ModelError(
-            f"retraining {task.name} needs more than retrain.max_memory_mib = {limit}: raise it, or lower"
+            f"retraining {job.task.name} needs more than retrain.max_memory_mib = {limit}: raise it, or lower"
             " retrain.most_old or knobs.batch_texts; the run goes on where it was"
         ) from error
 

@@ -53,7 +53,8 @@ def test_the_page_has_everything_and_needs_nothing(tmp_path: Path) -> None:
         "tone: run run-1", "tone-2 is to follow tone-1", "Passed the gate, approved", "Ann Other, 2026-03-02 08:30 UTC",
         "the lost texts are fine", "0.900 → 0.910", "of 32 texts 16 gained and 0 lost (p = 1.5e-05)",
         "Version 4 of the opinions", "new feedback", "burst", "0.625", "Only the candidate has right", "0.812",
-        "Promote. Better: of 30 labelled texts 30 gained and 0 lost", "1e-06, refused",
+        "Promote. Better: of 30 labelled texts 30 gained and 0 lost", "1e-06, refused", "candidate right", "1.000",
+        "evidence that it is better",
     ):  # fmt: skip
         assert words in page.plain, words
     pictures = [value for name, value in page.attributes if name in {"src", "href"}]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -21,9 +21,12 @@ from models.learning.selection import DAY_S
 from models.learning.store import Contents, DatasetStore, ReadUpTo
 from streams import metrics
 from streams.embedded import embedded_broker
+from streams.events import DriftAlarm
+from streams.learning.alarm_call import ask_for_labels
 from streams.learning.drift_watch import DriftWatch
 from streams.learning.watched import MEANING, Reference
 from streams.settings import Settings
+from tests.models.learning.rows import label
 from tests.streams.commands import runner
 from tests.streams.fakes import LABELS, FakeModel
 from tests.streams.learning.profiled import profile_of_texts, texts_of
@@ -242,6 +245,26 @@ def test_labels_that_disagree_open_an_alarm_that_wants_training(stream: Stream) 
     assert metrics.REGISTRY.get_sample_value(
         "streamgauge_overconfidence_ratio", {"task": "risk", "release": "risk-1"}
     ) == pytest.approx(0.4)
+
+
+def test_a_retraining_that_lacks_labels_has_them_asked_for_at_once(stream: Stream) -> None:
+    said = [label("odd", 1.0, "ann", f"t/0/{turn}", turn) for turn in range(60)]
+    read = ReadUpTo(topic="feedback", topic_id="", offsets={0: 60})
+    contents = Contents(fold({}, said, LABELS, 100).ledger)
+    DatasetStore("risk").add(contents, {}, read, datetime.fromtimestamp(NOON_S, UTC))
+    watch = stream.watch()
+    looks(watch, stream, PATIENCE, texts_of(60, "odd"))
+    (alarm,) = stream.read("drift")
+    assert alarm["wants"] == "retrain"
+    before = len(stream.read("review"))
+    stream.send(stream.settings.topics.drift, alarm | {"wants": "labels", "id": "risk/drift/1"})
+    looks(watch, stream, 1, texts_of(60, "odd"))
+    assert len(stream.read("review")) <= before + 1, "that was another alarm"
+    ask_for_labels(stream.settings, cast(DriftAlarm, alarm), "it takes 30", stream.now_s)
+    looks(watch, stream, 1, texts_of(60, "odd"))
+    assert len(stream.read("review")) == pytest.approx(before + (A_DAY - before) / 2, abs=2)
+    looks(watch, stream, 2, texts_of(60, "odd"))
+    assert len(stream.read("review")) == pytest.approx(before + (A_DAY - before) / 2, abs=3), "once"
 
 
 def test_the_commands_look_and_say_how_things_stand(

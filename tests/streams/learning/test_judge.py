@@ -11,9 +11,14 @@ import pytest
 from confluent_kafka import Producer
 
 from models.errors import ReleaseNotFound
+from models.learning.approval import runs_folder
 from models.learning.opinions import fold, opinions_of
+from models.learning.run_files import read_live
 from models.learning.sequential import DuelSettings
 from models.learning.store import Contents, DatasetStore, ReadUpTo
+from models.learning.verdict import write_verdict
+from models.lineage import Parent
+from models.report import FILE
 from streams.embedded import EmbeddedBroker
 from streams.events import ShadowScore
 from streams.learning.judge import drawn, duels, judge
@@ -22,6 +27,7 @@ from streams.learning.releases_topic import read_standing, write
 from streams.learning.rollout_commands import lines_of
 from streams.settings import Settings
 from tests.models.learning.rows import label
+from tests.models.learning.verdicts import made_verdict
 from tests.streams.learning.test_releases_topic import release
 
 LABELS = ("ham", "spam")
@@ -149,6 +155,22 @@ def test_the_champion_before_serves_again_when_labels_show_that_it_is_better(cou
     record = read_standing(court.settings)["risk", "champion"]
     assert "watched_until" not in record, "what was taken back is not watched over: nothing goes back and forth"
     assert record["why"].startswith("old again: sequential test, better: of")
+
+
+def test_the_run_that_made_it_tells_how_it_fares(court: Court) -> None:
+    """On its page and in `retrain show`, for whoever is to decide on it."""
+    made = made_verdict()
+    made = made.model_copy(update={"candidate": Parent(release="rival", sha256=release("rival")["sha256"])})
+    for run, verdict in (("run-1", made), ("run-2", made_verdict(run="run-2"))):
+        write_verdict(runs_folder("risk") / run, verdict, None)
+    court.scored(*(pair(n, "spam" if n % 3 else "ham", "ham") for n in range(9)))
+    court.labelled(9)
+    found = judge(court.settings, "risk", DUEL)
+    folder = runs_folder("risk") / "run-1"
+    assert read_live(folder) == found.standing
+    assert "of 9 labelled texts 6 gained and 0 lost" in (folder / FILE).read_text(encoding="utf-8")
+    assert (found.standing.tally.champion_accuracy, found.standing.tally.challenger_accuracy) == (3 / 9, 1)
+    assert read_live(runs_folder("risk") / "run-2") is None
 
 
 def test_duels_come_in_the_order_of_their_labels() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,9 +19,12 @@ from models.releases import as_parent, find_release, home
 from streams.cli import app
 from streams.embedded import EmbeddedBroker
 from streams.events import Release
+from streams.learning.alarm_call import call
 from streams.learning.releases_topic import write
-from streams.learning.retrain_command import champion_of, labelled_since, say
+from streams.learning.retrain_command import champion_of, labelled_since, say, turn
 from streams.settings import Settings
+from tests.streams.learning.retraining import ignore, job_of, opinion, store
+from tests.streams.wire import read_all
 
 
 def opinions(count: int) -> Contents:
@@ -79,6 +83,83 @@ def test_the_champion_is_what_was_named_promoted_or_set_or_else_the_newest(
     write(settings, {("intent", "champion"): record | {"sha256": "0" * 64}})
     with pytest.raises(IntegrityError, match="is not the manifest that was promoted"):
         champion_of(settings, "intent", None)
+
+
+class Drifting:
+    """An alarm that wants a successor of the tiny champion, and what people have labelled."""
+
+    def __init__(self, settings: Settings, champion: Path, folder: Path) -> None:
+        names = settings.topics
+        producer = Producer({"bootstrap.servers": settings.broker.bootstrap})
+        sources = [one.topic for one in settings.sources.values()]
+        for name in (*sources, names.drift, names.feedback, names.predictions, names.dead_letters, names.releases):
+            producer.list_topics(name, 10)
+        self.job = job_of(settings, champion)
+        self._champion, self._producer = champion, producer
+        self._data, self._hold_out = folder / "old.jsonl", folder / "frozen.jsonl"
+        for path, examples in ((self._data, self.job.old.old), (self._hold_out, self.job.old.hold_out)):
+            rows = [json.dumps({"text": one.text, "label": one.label}) for one in examples]
+            path.write_text("\n".join(rows), encoding="utf-8")
+
+    def alarm(self, opened_at_s: int, wants: str = "retrain", state: str = "open") -> None:
+        record = {
+            "id": f"intent/drift/{opened_at_s}", "task": "intent", "release": "intent-1", "state": state,
+            "wants": wants, "opened_at": "2026-03-01T12:00:00.000Z", "at": "2026-03-01T12:00:00.000Z", "moved": [],
+            "events": 300, "expected_accuracy": 0.7, "expected_accuracy_at_release": 0.9, "labelled": 0,
+            "labelled_accuracy": None, "new_labels": 250,
+        }  # fmt: skip
+        self._producer.produce(self.job.settings.topics.drift, json.dumps(record).encode(), b"intent", 0)
+        assert self._producer.flush(20) == 0
+
+    def turn(self, cooldown_s: float = 3600.0) -> Outcome | None:
+        chosen = self.job.settings.retrain.model_copy(update={"cooldown_s": cooldown_s})
+        settings = self.job.settings.model_copy(update={"retrain": chosen})
+        return turn(settings, self.job.task, str(self._champion), self._data, self._hold_out, ignore, False)
+
+    def said(self) -> list[tuple[str, str]]:
+        records = read_all(self.job.settings.broker.bootstrap, self.job.settings.topics.drift)
+        return [(one["id"], one["wants"]) for one in (json.loads(record.value() or b"") for record in records)]
+
+
+@pytest.fixture
+def drifting(
+    embedded: EmbeddedBroker,
+    settings_at: Callable[..., Settings],
+    tiny_releases: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Drifting:
+    monkeypatch.setenv("STREAMGAUGE_HOME", str(tmp_path / "home"))
+    return Drifting(settings_at(embedded.bootstrap), tiny_releases["intent"], tmp_path)
+
+
+def test_an_alarm_begins_one_run_and_asks_for_labels_where_there_are_too_few(drifting: Drifting) -> None:
+    assert drifting.turn() is None, "no alarm, no labels"
+    store(drifting.job.folder.parent, [opinion(row) for row in range(6)])
+    assert drifting.turn() is None, "too few by themselves"
+    for wants, state in (("labels", "open"), ("retrain", "resolved")):
+        drifting.alarm(1_000, wants, state)
+        assert drifting.turn() is None
+    drifting.alarm(2_000)
+    outcome = drifting.turn()
+    assert outcome is not None and outcome.end == "nothing"
+    assert "it takes 30 (retrain.least_new)" in outcome.reasons[0]
+    assert outcome.reasons[1] == "intent/drift/2000 now asks for labels"
+    assert drifting.said()[-2:] == [("intent/drift/2000", "retrain"), ("intent/drift/2000", "labels")]
+    drifting.alarm(2_000)
+    assert drifting.turn() is None, "one alarm is one run"
+    drifting.alarm(3_000)
+    assert drifting.turn() is None, "too soon after the one before"
+    outcome = drifting.turn(cooldown_s=0)
+    assert outcome is not None and outcome.reasons[0] == "no text was labelled since the last run"
+    assert drifting.said()[-1] == ("intent/drift/3000", "labels")
+
+
+def test_what_is_no_alarm_calls_for_nothing(drifting: Drifting) -> None:
+    for value in (b"\xff", b"[]", b'{"task": "intent", "state": "open", "wants": "retrain"}'):
+        drifting._producer.produce(drifting.job.settings.topics.drift, value, b"intent", 0)
+    assert drifting._producer.flush(20) == 0
+    assert call(drifting.job.settings, "intent", drifting.job.folder, 0.0) is None
 
 
 def test_an_outcome_is_said_with_its_reasons(capsys: pytest.CaptureFixture[str]) -> None:
