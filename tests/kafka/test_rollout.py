@@ -17,34 +17,18 @@ from streams.broker import KafkaBroker
 from streams.events import Release, iso
 from streams.learning.releases_topic import write
 from streams.serving import in_share
-from streams.settings import TOPICS, Settings, load_settings
-from streams.topics import create_topics
+from streams.settings import Settings
+from tests.kafka.flow import HEADS, Sender, asked, configured, reading
 from tests.kafka.harness import Reader, start, stop
-from tests.kafka.test_illness import Sender, asked, reading
 from tests.streams.handmade import make_release
-from tests.streams.wire import free_port, read_all
+from tests.streams.wire import read_all
 
-HEADS = {"sentiment": ("negative", "neutral"), "intent": ("ask", "tell"), "risk": ("benign", "fraud")}
+SEED = 17
 SWAPS = ("second", "broken", "first", "gone", "second", "first", "third")
 BROKEN = {"broken", "gone"}
 SHARE = 0.3
 
 pytestmark = pytest.mark.kafka
-
-
-def configured(folder: Path, bootstrap: str, release: Path) -> Settings:
-    run = f"rollout-{os.getpid()}-{folder.name}"
-    lines = ["[broker]", f'bootstrap = "{bootstrap}"', f'group = "{run}"', "session_timeout_s = 6", "[topics]"]
-    lines += [f'{name} = "{run}-{name}"' for name in TOPICS]
-    lines += ["[metrics]", f"port = {free_port()}", "[models]", 'device = "cpu"', 'runtime = "onnxruntime-fp32"']
-    lines += ["[models.releases]"]
-    lines += [f'{task} = "{release}"' for task in HEADS]
-    for source in ("news", "chat", "transactions"):
-        lines += [f"[sources.{source}]", f'topic = "{run}-{source}"']
-    (folder / "streamgauge.toml").write_text("\n".join(lines))
-    settings = load_settings(folder / "streamgauge.toml")
-    assert {outcome.state for outcome in create_topics(settings)} == {"created"}
-    return settings
 
 
 class Shelf:
@@ -79,8 +63,8 @@ class Worker:
 
     def __init__(self, folder: Path, bootstrap: str) -> None:
         self.shelf, self.log = Shelf(folder), folder / "worker.log"
-        self.settings = configured(folder, bootstrap, folder / "first")
-        self.sender = Sender(self.settings, poison_share=0.0)
+        self.settings = configured(folder, bootstrap, folder / "first", f"rollout-{os.getpid()}-{folder.name}")
+        self.sender = Sender(self.settings, SEED)
         self._env = {"STREAMGAUGE_CONFIG": str(folder / "streamgauge.toml"), "STREAMGAUGE_HOME": str(folder / "home")}
         self.page = ""
 
