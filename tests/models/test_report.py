@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import base64
-import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -18,7 +17,7 @@ from models.robustness import Drop, Robustness
 from models.scope_grades import OutOfScope
 from models.slices import by_length, slices
 from tests.models.judged import judged_of
-from tests.models.pages import HOSTILE, read
+from tests.models.pages import HOSTILE, assert_words_stay_text, read
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -68,19 +67,8 @@ def test_a_report_has_everything_and_needs_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("error")
 def test_hostile_text_and_labels_stay_text() -> None:
-    html = rendered(contents_of(small(HOSTILE, HOSTILE), HOSTILE), NOW)
-    page, plain = read(html), read(rendered(contents_of(small()), NOW))
-    assert page.tags == plain.tags
-    assert not {"script", "iframe", "object", "embed", "link"} & set(page.tags)
-    assert not [name for name, _ in page.attributes if name.startswith("on")]
-    assert page.text.count("<script>alert(1)</script>") >= 6
-    assert "\x00" not in html
-    assert "\u202e" not in html
-    assert "default-src 'none'" in html
-    for svg in re.findall(r"data:image/svg\+xml;base64,([^\"]+)", html):
-        picture = base64.b64decode(svg).decode()
-        assert "<script" not in picture
-        ET.fromstring(picture)  # noqa: S314 - made right here
+    hostile = rendered(contents_of(small(HOSTILE, HOSTILE), HOSTILE), NOW)
+    assert_words_stay_text(hostile, rendered(contents_of(small()), NOW))
 
 
 @pytest.mark.filterwarnings("error")
