@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from streams.command_line import ConfigFile
 from streams.settings import load_settings
 
 
 def acls(
     role: Annotated[str, typer.Argument(help="Such as worker, judge, retrain; a wrong one says which there are.")],
     principal: Annotated[str, typer.Option(help="Who gets them, as the broker calls it.")] = "User:streamgauge",
-    config: Annotated[Path | None, typer.Option("--config", help="Settings file; as for the other commands.")] = None,
+    config: ConfigFile = None,
 ) -> None:
     """Print the kafka-acls.sh lines that allow a role what it needs, and nothing more. The broker is not asked."""
     from streams.grants import ROLES, commands, grants

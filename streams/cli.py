@@ -23,6 +23,7 @@ from models.errors import ModelError, RegistryUnavailable
 from streams import base_commands, data_commands, dead_letter_commands, model_commands, release_commands
 from streams.access_commands import acls
 from streams.bench.command import bench
+from streams.command_line import AsJson, ConfigFile
 from streams.compress_command import compress
 from streams.evaluate_command import evaluate
 from streams.exits import BROKER_UNAVAILABLE, USAGE, AccessRefused, BrokerUnavailable
@@ -51,10 +52,6 @@ app.command()(acls)
 app.command()(bench)
 app.command()(pretrain)
 
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", help="Settings file; ./streamgauge.toml when there is one.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object last on standard output.")]
 
 err = Console(stderr=True)
 out = Console()
@@ -63,8 +60,8 @@ out = Console()
 @app.command()
 def demo(
     seconds: Annotated[float | None, typer.Option(min=1, help="End after so many seconds of events.")] = None,
-    as_json: JsonOption = False,
-    config: ConfigOption = None,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
 ) -> None:
     """Show the whole system at work on sample events: embedded broker, worker, starter models, live view."""
     from streams.demo import run_demo
@@ -110,7 +107,7 @@ def demo(
 @app.command()
 def worker(
     processes: Annotated[int, typer.Option(min=1, max=64, help="Worker processes on this machine.")] = 1,
-    config: ConfigOption = None,
+    config: ConfigFile = None,
 ) -> None:
     """Run the Faust worker under a supervisor that starts it again when it ends."""
     from streams.live import pinned_releases
@@ -129,7 +126,7 @@ def broker(
     kind: Annotated[str, typer.Argument(help="embedded or kafka")] = "embedded",
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Kafka only; a free one when left out.")] = None,
     data: Annotated[Path | None, typer.Option(help="Kafka's data directory; a temporary one when left out.")] = None,
-    config: ConfigOption = None,
+    config: ConfigFile = None,
 ) -> None:
     """Run a broker on this machine until interrupted, and print its bootstrap address."""
     from streams.broker import KafkaBroker
@@ -151,7 +148,7 @@ def broker(
 
 
 @topics_app.command("create")
-def topics_create(config: ConfigOption = None) -> None:
+def topics_create(config: ConfigFile = None) -> None:
     """Create every topic Streamgauge reads and writes; existing ones stay as they are."""
     from streams.topics import create_topics
 
@@ -164,7 +161,7 @@ def topics_create(config: ConfigOption = None) -> None:
 
 
 @topics_app.command("list")
-def topics_list(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+def topics_list(config: ConfigFile = None, as_json: AsJson = False) -> None:
     """List the broker's topics with partitions, replication and retention."""
     from streams.topics import list_topics
 
@@ -195,7 +192,7 @@ def schema(topic: Annotated[str | None, typer.Argument(help="One topic; all when
 
 
 @app.command()
-def check(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+def check(config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Verify configuration, broker, topics, models and device; say what to do about each failure."""
     from streams.checks import render, run_checks
 
@@ -213,8 +210,8 @@ def replay(
     topic: Annotated[str, typer.Option(help="Where the lines go.")],
     speed: Annotated[str, typer.Option(help="Times real time, or max.")] = "1",
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many lines.")] = None,
-    config: ConfigOption = None,
-    as_json: JsonOption = False,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
 ) -> None:
     """Send a recorded stream to a topic, paced by its time stamps."""
     import time

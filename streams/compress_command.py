@@ -13,8 +13,7 @@ from models.datasets import Columns
 from models.errors import TRAIN_EXTRA, MissingExtra, ModelError
 from models.readers import read_examples
 from models.tasks import load_task
-from streams.command_line import AsJson, Device, LabelColumn, ReleaseRef, TaskName, TextColumn
-from streams.model_commands import _pairs as pairs
+from streams.command_line import AsJson, Device, LabelColumn, ReleaseRef, TaskName, TextColumn, task_files
 from streams.model_output import clear_errors, progress_bar
 
 LABELLED = "Labelled text, of any format, that the model did not learn from; each precision is graded on it."
@@ -45,7 +44,7 @@ def compress(
             from models import compression
         except ImportError as error:
             raise MissingExtra(f"compressing needs the train extra: {TRAIN_EXTRA} ({error})") from error
-        files = {task: data} | pairs("--also", also)
+        files = {task: data} | task_files("--also", also)
         columns = Columns(text_column, label_column)
         tasks = [compression.Graded(load_task(name), read_examples(file, columns)) for name, file in files.items()]
         directory = releases.find_release(tasks[0].task.name, release)

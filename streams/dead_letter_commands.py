@@ -22,6 +22,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from streams.command_line import AsJson, ConfigFile
+
 if TYPE_CHECKING:
     from streams.dead_letters import Filters, Letter, Plan
     from streams.redriving import LetterTopic, Passed, Tally
@@ -30,10 +32,6 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Look at what could not be processed, and send it back.")
 err, out = Console(stderr=True), Console()
 
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", help="Settings file; ./streamgauge.toml when there is one.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object last on standard output.")]
 TopicOption = Annotated[str | None, typer.Option(help="Of the event's topic.")]
 PartitionOption = Annotated[int | None, typer.Option(min=0, help="Of the event's partition.")]
 StageOption = Annotated[Literal["intake", "scoring", "feedback"] | None, typer.Option(help="Where it failed.")]
@@ -54,8 +52,8 @@ def list_letters(
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="The newest so many.")] = 50,
     with_redriven: Annotated[bool, typer.Option("--with-redriven", help="Also those sent back already.")] = False,
     shed: ShedOption = False,
-    as_json: JsonOption = False,
-    config: ConfigOption = None,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
 ) -> None:
     """List the newest dead letters, oldest first."""
     from streams.dead_letters import newest
@@ -84,8 +82,8 @@ def list_letters(
 def show(
     letter_id: Annotated[str, typer.Argument(metavar="ID", help="The letter's id, as `list` shows it.")],
     shed: ShedOption = False,
-    as_json: JsonOption = False,
-    config: ConfigOption = None,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
 ) -> None:
     """Show one dead letter, its bytes as text as far as they are text."""
     from streams.dead_letters import Filters
@@ -123,8 +121,8 @@ def redrive(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     shed: ShedOption = False,
-    as_json: JsonOption = False,
-    config: ConfigOption = None,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
 ) -> None:
     """Send events back to where they came from: their original bytes, key and headers, and a count of redrives.
 

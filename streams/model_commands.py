@@ -27,7 +27,17 @@ from models.recipes import RECIPES, Chosen, choose, settings_for
 from models.tasks import load_task
 from models.tracking import configured
 from models.train_settings import Method, TrainSettings
-from streams.command_line import AsJson, DataFile, Device, LabelColumn, ReleaseRef, Runtime, TaskName, TextColumn
+from streams.command_line import (
+    AsJson,
+    DataFile,
+    Device,
+    LabelColumn,
+    ReleaseRef,
+    Runtime,
+    TaskName,
+    TextColumn,
+    task_files,
+)
 from streams.model_output import clear_errors, progress_bar
 
 MAX_TEXT_BYTES = 1 << 20  # a longer line is no text: it is reported and passed over
@@ -84,7 +94,7 @@ def train(
     with clear_errors():
         if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise ModelError(f"--out {out}: is there already; choose a directory that is not")
-        others, dev_files = _pairs("--also", also), _pairs("--also-dev", also_dev)
+        others, dev_files = task_files("--also", also), task_files("--also-dev", also_dev)
         if unknown := set(dev_files) - set(others):
             raise ModelError(f"--also-dev {min(unknown)}=...: needs --also {min(unknown)}=FILE")
         columns = Columns(text_column, label_column)
@@ -180,18 +190,6 @@ def _result(manifest: releases.Manifest, directory: Path, seconds: float) -> dic
     )
     release = {"release": manifest.release, "directory": str(directory), "recipe": manifest.recipe, "seconds": seconds}
     return first | release | ({"also": others} if others else {})
-
-
-def _pairs(option: str, given: Sequence[str] | None) -> dict[str, Path]:
-    pairs: dict[str, Path] = {}
-    for one in given or ():
-        task, equals, file = one.partition("=")
-        if not (task and equals and file):
-            raise ModelError(f"{option} {one}: expected TASK=FILE, such as risk=risk.jsonl")
-        if task in pairs:
-            raise ModelError(f"{option} {one}: task {task} is given twice")
-        pairs[task] = Path(file)
-    return pairs
 
 
 def _curves(opened: ExitStack, folder: Path | None, run_name: str, params: Mapping[str, Any]) -> Together:

@@ -10,7 +10,7 @@ import typer
 from models.distillation import MOST_UNLABELLED, read_unlabelled
 from models.errors import TRAIN_EXTRA, MissingExtra, ModelError
 from models.tasks import PACKAGED_BASE
-from streams.command_line import TextColumn
+from streams.command_line import AsJson, TextColumn
 from streams.model_output import clear_errors, progress_bar
 
 MOST = "Texts at most; of more a random part is taken."
@@ -27,7 +27,7 @@ def pretrain(
     epochs: Annotated[int, typer.Option(min=1, max=1000)] = 3,
     max_tokens: Annotated[int, typer.Option(min=8, max=8192, help="A longer text is read in pieces.")] = 128,
     seed: Annotated[int, typer.Option(help="Same seed, text and machine: same encoder.")] = 7,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train a base encoder further on unlabelled text of your domain; `train --base DIR` takes what comes out."""
     started = time.perf_counter()

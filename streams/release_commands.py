@@ -24,6 +24,7 @@ from models.pulling import pull as pull_version
 from models.references import SCHEME, is_reference, parse_reference
 from models.registry import Registry, Version
 from models.tasks import load_task
+from streams.command_line import AsJson
 from streams.model_output import clear_errors
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ Anywhere = Annotated[
 Address = Annotated[
     str | None, typer.Option("--registry", help="MLflow's URI; default: $MLFLOW_TRACKING_URI, else a file here.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of tables.")]
 
 
 @app.command("list")

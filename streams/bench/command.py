@@ -23,6 +23,7 @@ from streams.bench.report import Result
 from streams.bench.statistics import SPARE_SHARE
 from streams.bench.texts import events as make_events
 from streams.bench.texts import load_texts
+from streams.command_line import AsJson
 
 KINDS: tuple[JobKind, ...] = ("stream", "model")
 _EVENTS: dict[JobKind, int] = {"stream": 200_000, "model": 6_000}
@@ -60,7 +61,7 @@ def bench(
     release: Annotated[str | None, typer.Option(help="Release or directory; the task's newest.")] = None,
     skip_latency: Annotated[bool, typer.Option("--skip-latency", help="Rates only.")] = False,
     only: Annotated[Literal["stream", "model"] | None, typer.Option(help="One job; both when left out.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object last on standard output.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure ours and its peers in one run, without a model (what the stream costs) and with one (the whole)."""
     kinds = [kind for kind in KINDS if only in (None, kind)]

@@ -23,6 +23,7 @@ from models.learning.approval import decide, find_run, read_approval, runs_of, s
 from models.learning.run_files import read_live
 from models.learning.verdict import Verdict, read_verdict
 from models.tasks import load_task
+from streams.command_line import AsJson
 from streams.learning.live_figures import page_made_anew
 from streams.model_output import clear_errors
 
@@ -47,7 +48,6 @@ RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id; `stream
 TaskOption = Annotated[str | None, typer.Option("--task", help="Its task, where two have a run of this id.")]
 By = Annotated[str | None, typer.Option(help="Who decides; default: you, on this machine.")]
 Note = Annotated[str, typer.Option(help="Why; it stands on the run's page.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of tables.")]
 
 
 @app.command("runs")

@@ -10,12 +10,13 @@ import json
 import logging
 import signal
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
+
+from streams.command_line import AsJson, ConfigFile
 
 if TYPE_CHECKING:
     from models.learning.alarms import Standing
@@ -25,16 +26,11 @@ app = typer.Typer(no_args_is_help=True, help="Watch over drift: alarms, and whic
 err, out = Console(stderr=True), Console()
 log = logging.getLogger("streams.learning.drift")
 
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", help="Settings file; ./streamgauge.toml when there is one.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object last on standard output.")]
-
 
 @app.command()
 def watch(
     once: Annotated[bool, typer.Option("--once", help="Look once, and end.")] = False,
-    config: ConfigOption = None,
+    config: ConfigFile = None,
 ) -> None:
     """Compare predictions with the profiles of their releases, raise alarms, and ask people for labels.
 
@@ -61,7 +57,7 @@ def watch(
 
 
 @app.command()
-def status(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+def status(config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Show how far each task's release is from its profile; raises no alarm and asks for nothing."""
     from streams.learning.drift_watch import DriftWatch
     from streams.settings import load_settings

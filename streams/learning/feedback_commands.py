@@ -11,7 +11,6 @@ import json
 import signal
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,6 +18,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
+
+from streams.command_line import AsJson, ConfigFile
 
 if TYPE_CHECKING:
     from models.learning.store import VersionManifest
@@ -29,17 +30,12 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Take people's labels in, and see what was taken in.")
 err, out = Console(stderr=True), Console()
 
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", help="Settings file; ./streamgauge.toml when there is one.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object last on standard output.")]
-
 
 @app.command()
 def collect(
     once: Annotated[bool, typer.Option("--once", help="Take in what is there now, and end.")] = False,
-    as_json: JsonOption = False,
-    config: ConfigOption = None,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
 ) -> None:
     """Join feedback to the events it is about, and add it to the data sets of the tasks.
 
@@ -61,8 +57,8 @@ def collect(
 @app.command()
 def status(
     task: Annotated[str | None, typer.Argument(metavar="[TASK]", help="One task; all when left out.")] = None,
-    as_json: JsonOption = False,
-    config: ConfigOption = None,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
 ) -> None:
     """Say what was taken in: the newest version of each data set, what became of the feedback, and what is behind."""
     from models.learning.store import DatasetStore

@@ -19,6 +19,7 @@ from models.learning.store import DatasetStore
 from models.releases import find_release, home, read_manifest
 from models.tasks import Task, load_task
 from models.teachers import Progress
+from streams.command_line import ConfigFile
 from streams.learning.alarm_call import answer, ask_for_labels, call
 from streams.learning.limits import is_out_of_memory, take_little
 from streams.learning.releases_topic import read_standing
@@ -50,7 +51,7 @@ def retrain_command(
     data: Annotated[Path | None, typer.Option(help=DATA)] = None,
     hold_out: Annotated[Path | None, typer.Option(help=HOLD_OUT)] = None,
     champion: Annotated[str | None, typer.Option(help="Instead of the release that serves.")] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="Default: ./streamgauge.toml.")] = None,
+    config: ConfigFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object for each run.")] = False,
 ) -> None:
     """Learn from feedback: collect, curate, train the champion's successor, let the gate judge it, make it challenger.

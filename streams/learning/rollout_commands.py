@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from streams.command_line import AsJson, ConfigFile
 from streams.model_output import clear_errors
 from streams.settings import Settings, load_settings
 
@@ -28,8 +29,6 @@ err, out = Console(stderr=True), Console()
 
 Task = Annotated[str, typer.Argument(metavar="TASK")]
 By = Annotated[str | None, typer.Option(help="Who does it; default: you, on this machine.")]
-Config = Annotated[Path | None, typer.Option("--config", help="A configuration file; default: ./streamgauge.toml.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
 
 
 def promote(
@@ -45,7 +44,7 @@ def promote(
         float | None, typer.Option(min=0.001, max=1, help="Only for this share of the keys, which it serves.")
     ] = None,
     by: By = None,
-    config: Config = None,
+    config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Let a release serve a task: every running worker loads it beside the one that serves, and swaps.
@@ -67,7 +66,7 @@ def promote(
     _say(record, as_json)
 
 
-def rollback(task: Task, by: By = None, config: Config = None, as_json: AsJson = False) -> None:
+def rollback(task: Task, by: By = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Take the last step back: a challenger is withdrawn; where there is none, the champion before serves again."""
     from streams.learning import promoting
 
@@ -79,7 +78,7 @@ def rollback(task: Task, by: By = None, config: Config = None, as_json: AsJson =
         _say(record, as_json)
 
 
-def status(config: Config = None, as_json: AsJson = False) -> None:
+def status(config: ConfigFile = None, as_json: AsJson = False) -> None:
     """Show which release each task has in each role; what a worker really serves is in its metrics."""
     from streams.learning.releases_topic import read_standing
 
@@ -109,7 +108,7 @@ def judge(
     fewest_labels: Annotated[int, typer.Option(min=1, help="Before nothing is decided.")] = 30,
     most_labels: Annotated[int, typer.Option(min=1, help="After which it is given up.")] = 20_000,
     error: Annotated[float, typer.Option(min=0.0001, max=0.5, help="Chance of a wrong decision, either way.")] = 0.05,
-    config: Config = None,
+    config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare a task's challenger with its champion by the labels that came for what both scored.
@@ -131,7 +130,7 @@ def judge(
 
 
 def watch(
-    once: Annotated[bool, typer.Option("--once", help="Look once, and end.")] = False, config: Config = None
+    once: Annotated[bool, typer.Option("--once", help="Look once, and end.")] = False, config: ConfigFile = None
 ) -> None:
     """Act on what labels, dead letters and workers say of each task's releases, until told to stop ([rollout]).
 
