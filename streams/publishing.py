@@ -21,6 +21,12 @@ from streams.exits import BrokerUnavailable
 from streams.refusals import not_allowed
 
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024  # the largest event (5 MB) in base64, its headers and the reason
+DURABLE = {  # what a producer of librdkafka is told that may lose nothing, and whose records are large at times
+    "enable.idempotence": True,
+    "acks": "all",
+    "compression.type": "lz4",
+    "message.max.bytes": MAX_MESSAGE_BYTES,
+}
 _POLL_S = 0.001  # while something is not acknowledged yet
 _IDLE_POLL_S = 1.0
 BROKER_AWAY = {
@@ -89,11 +95,8 @@ class Publisher:
         self._producer = Producer(
             {
                 **config,
-                "enable.idempotence": True,
-                "acks": "all",
+                **DURABLE,
                 "linger.ms": 2,
-                "compression.type": "lz4",
-                "message.max.bytes": MAX_MESSAGE_BYTES,
                 "delivery.timeout.ms": int(delivery_timeout_s * 1000),
                 "queue.buffering.max.messages": 200_000,
                 "error_cb": self._on_error,

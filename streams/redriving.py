@@ -22,7 +22,7 @@ from streams.dead_letters import MARK_HEADER, Letter, NotALetter, letter_of, mar
 from streams.events import Coordinates
 from streams.exits import BrokerUnavailable
 from streams.grants import MissingTopics, grants, require_access
-from streams.publishing import BROKER_AWAY, MAX_MESSAGE_BYTES
+from streams.publishing import BROKER_AWAY, DURABLE
 from streams.reading import Ranges, TopicReader
 from streams.security import librdkafka_config
 from streams.settings import Settings
@@ -130,14 +130,7 @@ class Redriver:
         self._away: KafkaError | None = None
         self._waiting_bytes = 0
         self._producer = Producer(
-            librdkafka_config(settings.broker)
-            | {
-                "enable.idempotence": True,
-                "acks": "all",
-                "compression.type": "lz4",
-                "message.max.bytes": MAX_MESSAGE_BYTES,
-                "delivery.timeout.ms": int(_DELIVERY_TIMEOUT_S * 1000),
-            },
+            librdkafka_config(settings.broker) | DURABLE | {"delivery.timeout.ms": int(_DELIVERY_TIMEOUT_S * 1000)},
             logger=log,
         )
 

@@ -16,7 +16,7 @@ import orjson
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from streams.exits import BrokerUnavailable
-from streams.publishing import MAX_MESSAGE_BYTES
+from streams.publishing import DURABLE, MAX_MESSAGE_BYTES
 from streams.refusals import not_allowed
 
 _QUEUED_AT_MOST = 10_000
@@ -133,11 +133,9 @@ def replay(
     producer = Producer(
         {
             **config,
-            "enable.idempotence": True,
+            **DURABLE,
             "linger.ms": 5,
-            "compression.type": "lz4",
             "delivery.timeout.ms": _DELIVERY_TIMEOUT_S * 1000,
-            "message.max.bytes": MAX_MESSAGE_BYTES,
         }
     )
     try:

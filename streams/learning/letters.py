@@ -10,7 +10,7 @@ from confluent_kafka import KafkaError, Message, Producer
 
 from streams.events import Output
 from streams.exits import BrokerUnavailable
-from streams.publishing import MAX_MESSAGE_BYTES, delivery_failure
+from streams.publishing import DURABLE, delivery_failure
 from streams.refusals import who
 from streams.security import librdkafka_config
 from streams.settings import Settings
@@ -27,13 +27,8 @@ def send_letters(settings: Settings, letters: Sequence[Output]) -> None:
     topic, failures = settings.topics.dead_letters, list[KafkaError]()
     producer = Producer(
         librdkafka_config(settings.broker)
-        | {
-            "enable.idempotence": True,
-            "acks": "all",
-            "compression.type": "lz4",
-            "message.max.bytes": MAX_MESSAGE_BYTES,
-            "delivery.timeout.ms": int(settings.broker.delivery_timeout_s * 1000),
-        },
+        | DURABLE
+        | {"delivery.timeout.ms": int(settings.broker.delivery_timeout_s * 1000)},
         logger=logging.getLogger("librdkafka"),
     )
 
