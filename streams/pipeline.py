@@ -43,6 +43,7 @@ class _Accepted(NamedTuple):
     slice: Slice
     serving: Serving
     verdicts: list[Event | Rejected]
+    events: list[Event]  # those of the verdicts that are to be scored
     parts: list[Part]
     scores: list[asyncio.Future[list[Outcome]]]  # of each part, one outcome per event of it
 
@@ -131,7 +132,7 @@ class SourcePipeline:
         before = self._handed_over.get(one.tp)
         handed_over = self._handed_over[one.tp] = asyncio.get_running_loop().create_future()
         task = asyncio.create_task(
-            self._complete(_Accepted(one, serving, verdicts, parts, scores), before, handed_over)
+            self._complete(_Accepted(one, serving, verdicts, events, parts, scores), before, handed_over)
         )
         self._running.add(task)
         task.add_done_callback(functools.partial(self._completed, size_bytes, serving.all))
@@ -157,18 +158,17 @@ class SourcePipeline:
         stamps_ms = [record.timestamp for record in accepted.slice.records if record.timestamp and record.timestamp > 0]
         self._metrics.settled(counts, time.monotonic() - sent_s, stamps_ms, self._clock())
         if self._shadow is not None and accepted.serving.challenges:
-            self._shadow.offer(outputs, accepted.verdicts, accepted.serving)
+            self._shadow.offer(outputs, accepted.events, accepted.serving)
 
     async def _scored(self, accepted: _Accepted) -> list[Sequence[Outcome]]:
         """The outcomes of each event."""
-        events = [verdict for verdict in accepted.verdicts if isinstance(verdict, Event)]
         found = [await future for future in accepted.scores]
         if self._drift is not None:
             for part, its in zip(accepted.parts, found, strict=True):
-                self._drift.sample([event.text for event in part.of(events)], [its])
-        outcomes = by_event(accepted.parts, found, len(events))
+                self._drift.sample(part.of(accepted.events), its)
+        outcomes = by_event(accepted.parts, found, len(accepted.events))
         if any(scorer.retired or scorer.loaded.challenges for scorer in accepted.serving.all):
-            await self._ask_again(events, outcomes)
+            await self._ask_again(accepted.events, outcomes)
         return outcomes
 
     async def _ask_again(self, events: Sequence[Event], outcomes: list[Sequence[Outcome]]) -> None:

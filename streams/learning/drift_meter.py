@@ -14,12 +14,13 @@ from collections.abc import Callable, Sequence
 from models.learning.drift import Tally, shifts
 from models.learning.profiles import Profile
 from models.learning.rolling import Rolling
+from streams.events import Event
 from streams.live import Loaded
 from streams.metrics import DriftMetrics
 from streams.scoring import Outcome, ScoringFailed
 from streams.trial import Row, told
 
-_Sample = tuple[Sequence[str], Sequence[Sequence[Outcome]]]  # some texts of a slice; of each scorer, their outcomes
+_Sample = tuple[Sequence[Event], Sequence[Outcome]]  # some events that one scorer was given, and their outcomes
 
 log = logging.getLogger(__name__)
 
@@ -51,19 +52,19 @@ class DriftMeter:
         self._taken: list[_Sample] = []
         self._windows: dict[tuple[str, str], _Window] = {}  # by task and release
 
-    def sample(self, texts: Sequence[str], outcomes: Sequence[Sequence[Outcome]]) -> None:
-        """Look at some of these texts, whose outcomes by each scorer are in the same order; on the event loop."""
+    def sample(self, events: Sequence[Event], outcomes: Sequence[Outcome]) -> None:
+        """Look at some of these events, whose outcomes by one scorer are in the same order; on the event loop."""
         now_s = self._clock()
         allowed = min(self._most, self._allowed + (now_s - self._then_s) * self._samples_per_s)
         self._then_s, self._allowed = now_s, allowed
-        if allowed < 1 or not texts:
+        if allowed < 1 or not events:
             return
-        step = -(-len(texts) // int(allowed))
+        step = -(-len(events) // int(allowed))
         self._turn += 1
         start = self._turn % step  # not always the first: a slice may begin where a producer's batch does
-        some = texts[start::step]
+        some = events[start::step]
         self._allowed -= len(some)
-        self._taken.append((some, [one[start::step] for one in outcomes]))
+        self._taken.append((some, outcomes[start::step]))
 
     async def run(self) -> None:
         """Count what was taken, until cancelled."""
@@ -127,11 +128,10 @@ class _Window:
 
 def _by_model(taken: Sequence[_Sample]) -> list[tuple[Loaded, list[tuple[str, Row]]]]:
     found: dict[int, tuple[Loaded, list[tuple[str, Row]]]] = {}
-    for texts, by_scorer in taken:
-        for outcomes in by_scorer:
-            for text, outcome in zip(texts, outcomes, strict=True):
-                if isinstance(outcome, ScoringFailed):
-                    continue
-                loaded, row = outcome
-                found.setdefault(id(loaded), (loaded, []))[1].append((text, row))
+    for events, outcomes in taken:
+        for event, outcome in zip(events, outcomes, strict=True):
+            if isinstance(outcome, ScoringFailed):
+                continue
+            loaded, row = outcome
+            found.setdefault(id(loaded), (loaded, []))[1].append((event.text, row))
     return list(found.values())

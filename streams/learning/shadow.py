@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from streams import metrics
-from streams.events import Event, Output, Rejected, Scored, ShadowScore, iso
+from streams.events import Event, Output, Scored, ShadowScore, iso
 from streams.publishing import Publisher
 from streams.scoring import EVIDENCE_LANE, Scorer, ScoringFailed
 from streams.serving import Challenge, Serving, in_share
@@ -42,7 +42,7 @@ class Shadow:
         self._waiting = 0
         self._running: set[asyncio.Task[None]] = set()
 
-    def offer(self, outputs: Sequence[Output], verdicts: Sequence[Event | Rejected], serving: Serving) -> None:
+    def offer(self, outputs: Sequence[Output], events: Sequence[Event], serving: Serving) -> None:
         """Take from a slice that is done what falls into the challengers' shares; what there is no room for is left."""
         for challenge in serving.challenges:
             found = [(output.key, output.value) for output in outputs if _is_its(output, challenge)]
@@ -51,12 +51,12 @@ class Shadow:
             taken = [] if busy else found[: max(0, room)]
             metrics.SHADOW_SKIPPED.labels(challenge.task).inc(len(found) - len(taken))
             if taken:
-                self._start(challenge, taken, verdicts, serving)
+                self._start(challenge, taken, events, serving)
 
     def _start(
-        self, challenge: Challenge, taken: list[tuple[str, Any]], verdicts: Sequence[Event | Rejected], serving: Serving
+        self, challenge: Challenge, taken: list[tuple[str, Any]], events: Sequence[Event], serving: Serving
     ) -> None:
-        texts = {verdict.at.offset: verdict.text for verdict in verdicts if isinstance(verdict, Event)}
+        texts = {event.at.offset: event.text for event in events}
         other = challenge.scorer if challenge.mode == "shadow" else _champion(serving, challenge.task)
         self._waiting += len(taken)
         other.users += 1
@@ -90,7 +90,7 @@ class Shadow:
             log.warning("%s: a comparison with %s is lost: %s", challenge.task, challenge.release, told(error))
 
     def _pair(self, challenge: Challenge, prediction: Any, other: Scored) -> ShadowScore:
-        served: Scored = {name: prediction[name] for name in ("release", "label", "score")}  # type: ignore[assignment]
+        served: Scored = {"release": prediction["release"], "label": prediction["label"], "score": prediction["score"]}
         champion, challenger = (other, served) if served["release"] == challenge.release else (served, other)
         return {
             "id": f"{prediction['id']}/shadow/{challenge.release}",

@@ -8,6 +8,7 @@ import numpy as np
 
 from models.learning.drift import bins_of_columns, bins_of_values
 from models.learning.profiles import Profile, token_counts
+from streams.events import Coordinates, Event
 from tests.streams.fakes import LABELS, FakeModel
 
 
@@ -32,3 +33,10 @@ def profile_of_texts(texts: Sequence[str]) -> Profile:
 
 def texts_of(count: int, label: str = "") -> list[str]:
     return [f"{label or LABELS[turn % 3]} {'x' * (turn % 20)}" for turn in range(count)]
+
+
+def events_of(texts: Sequence[str]) -> list[Event]:
+    return [
+        Event("chat", Coordinates("chat", 0, offset), f"e{offset}", "2026-03-01T12:00:00.000Z", 0.0, text, "key")
+        for offset, text in enumerate(texts)
+    ]

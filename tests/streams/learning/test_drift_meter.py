@@ -13,7 +13,7 @@ from streams.learning.drift_meter import DriftMeter
 from streams.live import Loaded
 from streams.scoring import Outcome, ScoringFailed
 from tests.streams.fakes import LABELS, Clock, FakeModel, loaded
-from tests.streams.learning.profiled import profile_of_texts, texts_of
+from tests.streams.learning.profiled import events_of, profile_of_texts, texts_of
 
 WINDOW_S = 1200.0
 LOOK_EVERY_S = 1.0
@@ -34,7 +34,7 @@ class Metered:
         return [(by or self.loaded, ((int(row.argmax()), row.tolist()),)) for row in rows]
 
     async def scores(self, texts: Sequence[str], by: Loaded | None = None) -> None:
-        self.meter.sample(texts, [self.outcomes(texts, by)])
+        self.meter.sample(events_of(texts), self.outcomes(texts, by))
         await self.meter.look()
 
     def shown(self, name: str, **labels: str) -> float | None:
@@ -103,10 +103,10 @@ async def test_so_many_a_second_are_looked_at_whatever_the_load(
 ) -> None:
     metered = Metered(unique("task"), samples_per_s=20)
     texts = texts_of(slice_events)
-    outcomes = metered.outcomes(texts)
+    events, outcomes = events_of(texts), metered.outcomes(texts)
     for _ in range(40):
         for _ in range(10):
-            metered.meter.sample(texts, [outcomes])
+            metered.meter.sample(events, outcomes)
             metered.clock.sleep(0.1)
         await metered.meter.look()
     looked_at = metered.shown("drift_window_events")
@@ -119,11 +119,11 @@ async def test_so_many_a_second_are_looked_at_whatever_the_load(
 async def test_every_event_has_its_turn(unique: Callable[[str], str]) -> None:
     """Slices of three labels in a fixed order, one event of each looked at."""
     metered = Metered(unique("task"), samples_per_s=1)
-    metered.meter.sample([], [[]])
+    metered.meter.sample([], [])
     texts = texts_of(3)
-    outcomes = metered.outcomes(texts)
+    events, outcomes = events_of(texts), metered.outcomes(texts)
     for _ in range(300):
-        metered.meter.sample(texts, [outcomes])
+        metered.meter.sample(events, outcomes)
         metered.clock.sleep(1)
     await metered.meter.look()
     assert "label" not in metered.drifted()
@@ -132,7 +132,7 @@ async def test_every_event_has_its_turn(unique: Callable[[str], str]) -> None:
 async def test_what_failed_is_left_out_and_what_cannot_be_read_costs_a_figure_alone(metered: Metered) -> None:
     texts = texts_of(100)
     failed = ScoringFailed(metered.task, "broken", 4, "fake-1")
-    metered.meter.sample(texts, [[*metered.outcomes(texts)[:60], *[failed] * 40]])
+    metered.meter.sample(events_of(texts), [*metered.outcomes(texts)[:60], *[failed] * 40])
     await metered.meter.look()
     assert metered.shown("drift_window_events") == 60
     unreadable = FakeModel(heads={metered.task: LABELS}, cannot_encode=["calm"])
@@ -149,7 +149,7 @@ async def test_it_runs_beside_the_worker(unique: Callable[[str], str]) -> None:
     metered = Metered(unique("task"))
     loop = asyncio.create_task(metered.meter.run())
     texts = texts_of(30)
-    metered.meter.sample(texts, [metered.outcomes(texts)])
+    metered.meter.sample(events_of(texts), metered.outcomes(texts))
     for _ in range(2000):
         await asyncio.sleep(0.01)
         if metered.shown("drift_window_events") == 30:
