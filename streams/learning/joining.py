@@ -40,14 +40,18 @@ Joined = Statement | NotYet | Refused
 class Predictions(Protocol):
     """What was predicted; `PredictionIndex` is one."""
 
-    def by_id(self, prediction_id: str) -> Known | None: ...  # noqa: D102
-    def by_event(self, task: str, event_id: str) -> list[Known]: ...  # noqa: D102
+    def by_id(self, prediction_id: str) -> Known | None:
+        """The prediction of this id."""
+
+    def by_event(self, task: str, event_id: str) -> list[Known]:
+        """The first prediction of the task in each topic that has an event of this id."""
 
 
 class Texts(Protocol):
     """What lies in the sources; `SourceTexts` is one."""
 
-    def find(self, wanted: Collection[Coordinates], on_found: Callable[[], None] = ...) -> dict[Coordinates, Found]: ...  # noqa: D102
+    def find(self, wanted: Collection[Coordinates], on_found: Callable[[], None] = ...) -> dict[Coordinates, Found]:
+        """What lies at each place: an event, why it is none, or that nothing is there any more, or not yet."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from models.classifier import Classifier
 from models.embeddings import TextVectors
 from models.errors import IntegrityError
 from models.learning.alarms import Standing
-from models.learning.drift import Tally, distance, shifts
+from models.learning.drift import Ints, Quantity, Tally, distance, shifts
 from models.learning.estimated_accuracy import Realised
 from models.learning.pool import Pool
 from models.learning.profiles import (
@@ -162,11 +162,11 @@ class Watched:
         bins, known = self.reference.profile.bins, self.reference.profile.known
         windows = self.reference.windows([text for _, text in found])
         for (at_s, _), own in zip(found, windows, strict=True):
-            counts = {
+            counts: dict[Quantity, Ints] = {
                 "length": bins["length"].count(token_counts([own])),
                 "unknown": bins["unknown"].count(unknown_shares([own], known)),
             }
-            self._texts.add(Tally(counts), at_s)  # type: ignore[arg-type]
+            self._texts.add(Tally(counts), at_s)
         vectors = self.reference.vectors([text for _, text in found])
         self._vectors.extend(zip((at_s for at_s, _ in found), vectors, strict=True))
 

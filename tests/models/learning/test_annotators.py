@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -56,14 +58,14 @@ def test_who_always_lies_is_as_good_as_a_witness() -> None:
     st.randoms(use_true_random=False),
 )
 def test_probabilities_are_probabilities_in_whatever_order_votes_come(
-    rows: list[tuple[int, int, int]], chooser: np.random.Generator
+    rows: list[tuple[int, int, int]], chooser: random.Random
 ) -> None:
     text, voter, label = np.array(rows, np.int64).reshape(-1, 3).T
     votes = Votes(text, voter, label, 3)
     result = agreed(votes, 6, 4)
     assert np.allclose(result.probabilities.sum(axis=1), 1) and np.allclose(result.without.sum(axis=1), 1)
     assert ((result.right > 0) & (result.right <= 1)).all()
-    order = np.array(chooser.sample(range(len(rows)), len(rows)), np.int64)  # type: ignore[attr-defined]
+    order = np.array(chooser.sample(range(len(rows)), len(rows)), np.int64)
     other = agreed(Votes(text[order], voter[order], label[order], 3), 6, 4)
     assert np.allclose(result.probabilities, other.probabilities)
 

@@ -37,10 +37,9 @@ def said(label: str, chooser: random.Random) -> str:
     return " ".join(chooser.sample(words, len(words)))
 
 
-def opinion(number: int, text: str, label: str, annotator: str, **more: object) -> Opinion:
+def opinion(number: int, text: str, label: str, annotator: str) -> Opinion:
     time_s = 1e9 + number * 600.0
-    one = Opinion("risk", f"sms/0/{number}", text, label, annotator, time_s, time_s, ("sms", "chat")[number % 2])
-    return replace(one, **more)  # type: ignore[arg-type]
+    return Opinion("risk", f"sms/0/{number}", text, label, annotator, time_s, time_s, ("sms", "chat")[number % 2])
 
 
 class World:
@@ -183,14 +182,14 @@ def test_a_quota_keeps_the_newest() -> None:
 
 def test_a_burst_waits_and_another_opinion_on_it_counts() -> None:
     texts = [said("scam", random.Random(number)) for number in range(6)]
-    hurried = [opinion(n, text, "ham", "eve", labelled_at_s=1e9 + n) for n, text in enumerate(texts)]
+    hurried = [replace(opinion(n, text, "ham", "eve"), labelled_at_s=1e9 + n) for n, text in enumerate(texts)]
     its = few(*hurried, opinion(0, texts[0], "scam", "ann"), burst_annotator=5)
     assert its == {"sms/0/0": "scam"} | {f"sms/0/{n}": "burst" for n in range(1, 6)}
 
 
 def test_opinions_of_two_tasks_are_refused_and_none_are_nothing() -> None:
     with pytest.raises(ValueError, match="opinions of several tasks, risk, tone"):
-        curate([opinion(1, "a", "x", "ann"), opinion(2, "b", "y", "ann", task="tone")], [], [], vectors)
+        curate([opinion(1, "a", "x", "ann"), replace(opinion(2, "b", "y", "ann"), task="tone")], [], [], vectors)
     assert curate([], [], [], vectors) == Curation((), (), {})
 
 
@@ -205,7 +204,9 @@ def test_whatever_is_said_each_key_has_one_end_and_no_quota_is_broken(
     rows: list[tuple[int, str, str]], trained: int
 ) -> None:
     opinions = [
-        opinion(place, said(LABELS[text % 3], random.Random(text)), label, name, key=f"sms/0/{text}-{place % 2}")
+        replace(
+            opinion(place, said(LABELS[text % 3], random.Random(text)), label, name), key=f"sms/0/{text}-{place % 2}"
+        )
         for place, (text, label, name) in enumerate(rows)
     ]
     train = [Example(said(LABELS[n % 3], random.Random(100 + n)), LABELS[n % 3]) for n in range(trained)]
