@@ -6,6 +6,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -138,12 +139,22 @@ def settings_at(unique: Callable[[str], str]) -> Callable[..., Settings]:
 
 
 @pytest.fixture(scope="session")
-def tiny_releases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Release directory by task: real artefacts of the shipped tasks that score thousands of texts a second."""
-    from tests.tiny_releases import LABELS, make_tiny_releases  # torch takes seconds: only for those who ask
+def tiny_release_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The release directory of a shipped task: real artefacts that score thousands of texts a second."""
+    from tests.tiny_releases import make_tiny_release  # torch takes seconds: only for those who ask
 
-    folder = made_once(tmp_path_factory, "tiny", make_tiny_releases)
-    return {task: folder / task for task in LABELS}
+    def of(task: str) -> Path:
+        return made_once(tmp_path_factory, f"tiny-{task}", partial(make_tiny_release, task)) / task
+
+    return of
+
+
+@pytest.fixture(scope="session")
+def tiny_releases(tiny_release_of: Callable[[str], Path]) -> dict[str, Path]:
+    """Those of all shipped tasks, by task."""
+    from tests.tiny_releases import LABELS
+
+    return {task: tiny_release_of(task) for task in LABELS}
 
 
 @pytest.fixture(scope="session")

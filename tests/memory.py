@@ -235,13 +235,13 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main() -> int:
     """Run it with a broker and a tiny model of its own."""
-    from tests.tiny_releases import make_tiny_releases  # torch takes seconds
+    from tests.tiny_releases import make_tiny_release  # torch takes seconds
 
     options = arguments()
     with tempfile.TemporaryDirectory() as scratch, KafkaBroker(start_timeout_s=START_S) as broker:
         folder = options.keep or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        found = run(broker.bootstrap, folder, make_tiny_releases(Path(scratch) / "tiny")["sentiment"], options)
+        found = run(broker.bootstrap, folder, make_tiny_release("sentiment", Path(scratch) / "tiny"), options)
     print(json.dumps(found, indent=None if options.json else 2))
     return 0 if found["under_the_cap"] and not found["grew"] else 1
 

@@ -359,13 +359,13 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main() -> int:
     """Run it with a broker and a tiny model of its own."""
-    from tests.tiny_releases import make_tiny_releases  # torch takes seconds
+    from tests.tiny_releases import make_tiny_release  # torch takes seconds
 
     options = arguments()
     with tempfile.TemporaryDirectory() as scratch, KafkaBroker(start_timeout_s=RETURN_LIMIT_S) as broker:
         folder = options.keep or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        report = run(broker.bootstrap, folder, make_tiny_releases(Path(scratch) / "tiny")["sentiment"], options)
+        report = run(broker.bootstrap, folder, make_tiny_release("sentiment", Path(scratch) / "tiny"), options)
     print(json.dumps(report, indent=None if options.json else 2))
     return 1 if report["wrong_alerts"] or report["wrong_states"] else 0
 

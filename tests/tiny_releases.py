@@ -20,17 +20,12 @@ LABELS = {  # those the task files decide on
 }
 
 
-def make_tiny_releases(folder: Path) -> dict[str, Path]:
-    """Train and export one release for each task; returns its directory by task.
+def make_tiny_release(task: str, folder: Path, examples_a_label: int = 40) -> Path:
+    """Train and export the release of a shipped task, as `folder / task`, on an encoder of its own.
 
     The first three words stand for a task's first label, the next three for its second, and so on.
     """
     base = make_tiny_encoder(folder / "base", WORDS)
-    return {task: make_tiny_release(task, base, folder / task) for task in LABELS}
-
-
-def make_tiny_release(task: str, base: Path, out: Path, examples_a_label: int = 40) -> Path:
-    """Train and export one of them on an encoder that knows the words."""
     examples = [
         Example(f"{WORDS[3 * place + turn % 3]} number {turn}", label)
         for place, label in enumerate(LABELS[task])
@@ -39,4 +34,4 @@ def make_tiny_release(task: str, base: Path, out: Path, examples_a_label: int = 
     settings = TrainSettings(epochs=2, learning_rate=1e-2, batch_texts=16, threads=1, learn_embeddings=True)
     tiny = load_task(task).model_copy(update={"base": str(base), "max_tokens": 24})
     checkpoint = train([Lesson(tiny, examples, "made for this test")], settings, lambda *_: None)
-    return make_release(checkpoint, "test", out, lambda *_: None)
+    return make_release(checkpoint, "test", folder / task, lambda *_: None)

@@ -20,7 +20,6 @@ from streams.settings import TOPICS, Settings, load_settings
 from streams.topics import create_topics
 from tests.kafka.harness import start, stop
 from tests.streams.wire import free_port, read_all
-from tests.tiny_encoder import make_tiny_encoder
 from tests.tiny_releases import WORDS, make_tiny_release
 
 A_DAY = 60
@@ -81,8 +80,7 @@ def until(true: Callable[[], bool], log: Path) -> None:
 
 
 def test_a_watch_that_is_killed_goes_on_where_it_was(kafka: KafkaBroker, tmp_path: Path) -> None:
-    base = make_tiny_encoder(tmp_path / "base", WORDS)
-    release = make_tiny_release("risk", base, tmp_path / "risk", examples_a_label=300)
+    release = make_tiny_release("risk", tmp_path, examples_a_label=300)
     settings, log = configured(tmp_path, kafka.bootstrap, release), tmp_path / "watch.log"
     names, scored = settings.topics, Scored(settings, release)
     env = {"STREAMGAUGE_CONFIG": str(tmp_path / "streamgauge.toml"), "STREAMGAUGE_HOME": str(tmp_path / "home")}

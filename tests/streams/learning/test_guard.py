@@ -15,9 +15,9 @@ from streams.learning.failure_counts import Failures
 from streams.learning.guard import BY, PATIENCE, Guard, fails_more
 from streams.learning.releases_topic import read_standing, write
 from streams.settings import Settings
+from tests.streams.learning.promoted import release
 from tests.streams.learning.test_failure_counts import Outputs
 from tests.streams.learning.test_judge import DUEL, Court, pair
-from tests.streams.learning.test_releases_topic import release
 
 
 class Watch:

@@ -28,7 +28,7 @@ from streams.learning.rollout_commands import lines_of
 from streams.settings import Settings
 from tests.models.learning.rows import label
 from tests.models.learning.verdicts import made_verdict
-from tests.streams.learning.test_releases_topic import release
+from tests.streams.learning.promoted import release
 
 LABELS = ("ham", "spam")
 DUEL = DuelSettings(fewest_labels=10, most_labels=60)

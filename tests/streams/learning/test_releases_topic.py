@@ -9,7 +9,6 @@ import pytest
 from confluent_kafka import Producer
 
 from streams.embedded import EmbeddedBroker
-from streams.events import Release, ReleaseMode, ReleaseRole
 from streams.exits import BrokerUnavailable
 from streams.learning.releases_topic import (
     MAX_RECORD_BYTES,
@@ -21,23 +20,10 @@ from streams.learning.releases_topic import (
     write,
 )
 from streams.settings import Settings
+from tests.streams.learning.promoted import release, with_topic
 from tests.streams.wire import free_port
 
 MakeSettings = Callable[..., Settings]
-
-
-def release(name: str, task: str = "risk", role: ReleaseRole = "champion", mode: ReleaseMode = "serve") -> Release:
-    return {
-        "task": task, "role": role, "mode": mode, "share": 1.0, "reference": f"/releases/{name}", "release": name,
-        "sha256": f"{len(name):064x}", "promoted_at": "2026-03-01T12:00:00.000Z", "promoted_by": "test",
-        "previous": None,
-    }  # fmt: skip
-
-
-def with_topic(settings: Settings) -> Settings:
-    """The embedded broker makes the topic when somebody asks for it."""
-    Producer({"bootstrap.servers": settings.broker.bootstrap}).list_topics(settings.topics.releases, 10)
-    return settings
 
 
 def test_the_last_record_of_each_role_stands(embedded: EmbeddedBroker, settings_at: MakeSettings) -> None:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from confluent_kafka import Producer
 
 from models.learning.approval import decide
 from models.learning.curation import Curation
@@ -23,7 +22,6 @@ from models.learning.verdict import read_verdict
 from models.releases import as_parent, verify
 from models.tasks import load_task
 from models.teachers import Progress
-from streams.embedded import EmbeddedBroker
 from streams.learning.releases_topic import read_standing
 from streams.learning.retrain import Job, retrain
 from streams.settings import Settings
@@ -32,18 +30,9 @@ from tests.tiny_releases import LABELS
 
 
 @pytest.fixture
-def job(
-    embedded: EmbeddedBroker,
-    settings_at: Callable[..., Settings],
-    tiny_releases: dict[str, Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Job:
+def job(settings: Settings, tiny_release_of: Callable[[str], Path]) -> Job:
     """90 opinions on a task whose champion has never seen a third of what they say."""
-    monkeypatch.setenv("STREAMGAUGE_HOME", str(tmp_path))
-    settings = settings_at(embedded.bootstrap)
-    Producer({"bootstrap.servers": embedded.bootstrap}).list_topics(settings.topics.releases, 10)
-    job = job_of(settings, tiny_releases["intent"])
+    job = job_of(settings, tiny_release_of("intent"))
     store(job.folder.parent, [opinion(row) for row in range(90)])
     return job
 

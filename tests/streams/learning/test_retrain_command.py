@@ -17,12 +17,12 @@ from models.learning.runs import Outcome, Plan, Run
 from models.learning.store import Contents, DatasetStore, ReadUpTo
 from models.releases import as_parent, find_release, home
 from streams.cli import app
-from streams.embedded import EmbeddedBroker
 from streams.events import Release
 from streams.learning.alarm_call import call
 from streams.learning.releases_topic import write
 from streams.learning.retrain_command import champion_of, labelled_since, say, turn
 from streams.settings import Settings
+from tests.streams.handmade import make_release
 from tests.streams.learning.retraining import ignore, job_of, opinion, store
 from tests.streams.wire import read_all
 
@@ -54,23 +54,15 @@ def test_only_what_came_after_the_last_run_to_end_counts(tmp_path: Path) -> None
     assert labelled_since(tmp_path / "risk", "risk") == 15
 
 
-def test_the_champion_is_what_was_named_promoted_or_set_or_else_the_newest(
-    embedded: EmbeddedBroker,
-    settings_at: Callable[..., Settings],
-    tiny_releases: dict[str, Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("STREAMGAUGE_HOME", str(tmp_path))
-    settings = settings_at(embedded.bootstrap)
-    Producer({"bootstrap.servers": embedded.bootstrap}).list_topics(settings.topics.releases, 10)
+def test_the_champion_is_what_was_named_promoted_or_set_or_else_the_newest(settings: Settings, tmp_path: Path) -> None:
+    made = make_release(tmp_path / "made", {"intent": ("ask", "tell")})
     newest = home() / "releases" / "intent" / "newest"
     newest.parent.mkdir(parents=True)
-    newest.symlink_to(tiny_releases["intent"])
+    newest.symlink_to(made)
     assert champion_of(settings, "intent", None) == newest == find_release("intent")
-    here = str(tiny_releases["intent"])
+    here = str(made)
     chosen = settings.model_copy(update={"models": settings.models.model_copy(update={"releases": {"intent": here}})})
-    assert champion_of(chosen, "intent", None) == tiny_releases["intent"]
+    assert champion_of(chosen, "intent", None) == made
     parent = as_parent(newest)
     record: Release = {
         "task": "intent", "role": "champion", "mode": "serve", "share": 1.0, "reference": str(newest),
@@ -79,7 +71,7 @@ def test_the_champion_is_what_was_named_promoted_or_set_or_else_the_newest(
     }  # fmt: skip
     write(settings, {("intent", "champion"): record})
     assert champion_of(chosen, "intent", None) == newest.resolve()
-    assert champion_of(settings, "intent", here) == tiny_releases["intent"]
+    assert champion_of(settings, "intent", here) == made
     write(settings, {("intent", "champion"): record | {"sha256": "0" * 64}})
     with pytest.raises(IntegrityError, match="is not the manifest that was promoted"):
         champion_of(settings, "intent", None)
@@ -122,15 +114,8 @@ class Drifting:
 
 
 @pytest.fixture
-def drifting(
-    embedded: EmbeddedBroker,
-    settings_at: Callable[..., Settings],
-    tiny_releases: dict[str, Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Drifting:
-    monkeypatch.setenv("STREAMGAUGE_HOME", str(tmp_path / "home"))
-    return Drifting(settings_at(embedded.bootstrap), tiny_releases["intent"], tmp_path)
+def drifting(settings: Settings, tiny_release_of: Callable[[str], Path], tmp_path: Path) -> Drifting:
+    return Drifting(settings, tiny_release_of("intent"), tmp_path)
 
 
 def test_an_alarm_begins_one_run_and_asks_for_labels_where_there_are_too_few(drifting: Drifting) -> None:

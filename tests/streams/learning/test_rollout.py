@@ -23,7 +23,7 @@ from streams.scoring import Scorer
 from streams.serving import in_share
 from streams.settings import Settings
 from tests.streams.fakes import LABELS, FakeModel, loaded
-from tests.streams.learning.test_releases_topic import release
+from tests.streams.learning.promoted import release
 from tests.streams.pipelines import Running, numbered, offsets, running, slice_of, values
 from tests.streams.serving import bounds
 

@@ -7,15 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Producer
 
 from models.releases import MODEL
-from streams.embedded import EmbeddedBroker
 from streams.learning.releases_topic import Standing, read_standing, write
 from streams.settings import Settings
 from tests.streams.commands import Done, runner
 from tests.streams.handmade import make_release
-from tests.streams.learning.test_releases_topic import release
+from tests.streams.learning.promoted import release
 
 HEADS = {"risk": ("benign", "fraud")}
 
@@ -47,15 +45,11 @@ class Desk:
 
 @pytest.fixture
 def desk(
-    embedded: EmbeddedBroker,
-    settings_at: Callable[..., Settings],
+    settings: Settings,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Desk:
-    settings = settings_at(embedded.bootstrap)
-    Producer({"bootstrap.servers": embedded.bootstrap}).list_topics(settings.topics.releases, 10)  # makes it
-    monkeypatch.setenv("STREAMGAUGE_HOME", str(tmp_path / "home"))
     for name in ("first", "second"):
         make_release(tmp_path / name, HEADS, name=name)
     return Desk(settings, runner(monkeypatch, capsys, tmp_path), tmp_path)
