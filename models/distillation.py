@@ -176,7 +176,7 @@ def sampled(texts: Iterable[str], most: int, seed: int, leave_out: Collection[st
     """
     kept: list[tuple[int, str]] = []  # a heap whose top has the largest hash, as it is negative
     there: set[int] = set()
-    for text in texts:
+    for text in texts if most else ():
         same = normalised(text)
         value = _hash(same, seed)
         if value in there or same in leave_out or (len(kept) == most and value >= -kept[0][0]):

@@ -85,7 +85,7 @@ def grants(settings: Settings, role: Role) -> list[Grant]:
         return [*grants(settings, "feedback"), *grants(settings, "releases"), *alarms]
     if role == "drift":
         reader = Grant("group", f"{settings.broker.group}-drift", "Describe")  # nothing is committed
-        seen = [Grant("topic", name, "Read") for name in (names.predictions, *inputs)]
+        seen = [Grant("topic", name, "Read") for name in (names.predictions, names.releases, *inputs)]
         told = [Grant("topic", name, one) for one in ("Read", "Write") for name in (names.review, names.drift)]
         return [reader, *seen, *told]
     outputs = [names.predictions, names.alerts, names.routes, names.review, names.shadow, *rejects]

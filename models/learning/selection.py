@@ -61,15 +61,25 @@ def informative(unsure: Floats, vectors: Floats, count: int, known: Floats | Non
     return chosen
 
 
-def picked(unsure: Floats, vectors: Floats, count: int, seed: int, known: Floats | None = None) -> list[Pick]:
-    """Up to `count` of n texts: a share of RANDOM_SHARE drawn at random, the others as `informative` ranks them.
+def picked(
+    unsure: Floats,
+    vectors: Floats,
+    count: int,
+    seed: int,
+    known: Floats | None = None,
+    sample: Sequence[int] | None = None,
+    share: float = RANDOM_SHARE,
+) -> list[Pick]:
+    """Up to `count` of n texts: a share of them drawn at random, the others as `informative` ranks them.
 
-    The share is kept over many calls too: a fraction of a text is drawn with its probability.
+    The share is kept over many calls too: a fraction of a text is drawn with its probability. It is drawn from
+    `sample`, the places of texts that were not chosen by what a model says of them; None: all. There may be too few.
     """
     generator = np.random.default_rng(seed)
     count = min(count, len(unsure))
-    at_random = min(count, int(count * RANDOM_SHARE + generator.random()))
-    drawn = generator.choice(len(unsure), at_random, replace=False).tolist()
+    from_these = np.arange(len(unsure)) if sample is None else np.asarray(sample, np.int64)
+    at_random = min(count, len(from_these), int(count * share + generator.random()))
+    drawn = generator.choice(from_these, at_random, replace=False).tolist() if at_random else []
     rest = np.setdiff1d(np.arange(len(unsure)), drawn)
     so_far = vectors[drawn] if known is None else np.concatenate([known, vectors[drawn]])
     ranked = informative(unsure[rest], vectors[rest], count - at_random, so_far)

@@ -30,9 +30,12 @@ from streams.learning.asked import AskedBefore, asked_before, key_of
 from streams.learning.catching_up import CatchingUp
 from streams.learning.drift_wire import alarm_record, id_of, open_alarms, review_request, seen_in
 from streams.learning.outbox import Outbox
+from streams.learning.releases_topic import Standing as Roles
+from streams.learning.releases_topic import read_standing
 from streams.learning.source_texts import SourceTexts
 from streams.learning.watched import Reference, Seen, Watched
 from streams.reading import TopicReader
+from streams.serving import in_share
 from streams.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -96,6 +99,7 @@ class DriftWatch:
             )
             for name in settings.tasks
         }
+        self._roles: Roles = {}
         self._since_s = now_s - settings.drift.window_s
         self._offsets: dict[int, int] = {}
         self._alarms = CatchingUp(settings, settings.topics.drift, self._group)
@@ -105,9 +109,10 @@ class DriftWatch:
         """Read on, compare, raise and resolve alarms, ask for labels; returns how the release of each task stands.
 
         Raises:
-            BrokerUnavailable: the broker is away.
+            BrokerUnavailable, AccessRefused: topics cannot be read or written.
         """
         now_s = self._clock()
+        self._roles = read_standing(self._settings)
         self._read_predictions()
         lacking = self._lacking_labels()
         found = []
@@ -167,6 +172,11 @@ class DriftWatch:
             task = self._tasks.get(name)
             if task is None:
                 continue
+            challenger = self._roles.get((name, "challenger"))
+            if challenger is not None and challenger["release"] == release and task.latest not in ("", release):
+                if (champion := task.by_release.get(task.latest)) is not None:  # a canary: the champion is watched on
+                    champion.offer(predictions)
+                continue
             if release not in task.by_release:
                 task.by_release = {one: its for one, its in task.by_release.items() if one == task.latest}
                 task.by_release[release] = self._watched(name, release)
@@ -210,12 +220,21 @@ class DriftWatch:
         if not labels:
             return
         places = [one.at for one in watched.candidates if key_of(one.prediction["source"]) not in task.before.keys]
-        for asked in watched.ask(_texts_at(texts, places), labels, seed=int(now_s)):
+        compared = self._compared(task.name)
+        for asked in watched.ask(_texts_at(texts, places), labels, int(now_s), compared):
             request = review_request(asked)
             self._outbox.send(self._settings.topics.review, request["event_id"], request, now_s)
             task.before.keys[key_of(request["source"])] = asked.pick.why
             task.budget.spend(1, now_s)
             metrics.LABELS_ASKED.labels(task.name, asked.pick.why).inc()
+
+    def _compared(self, task: str) -> Callable[[Seen], bool] | None:
+        """Which events the challenger of a task is compared on; None without a challenger."""
+        record = self._roles.get((task, "challenger"))
+        if record is None:
+            return None
+        release, share = record["release"], record["share"]
+        return lambda seen: in_share(seen.key, release, share)
 
 
 def loaded_reference(settings: Settings, task: str, release: str) -> Reference:

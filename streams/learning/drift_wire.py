@@ -30,7 +30,8 @@ def seen_in(message: Message) -> list[Seen]:
         return []
     whole = whole and all(isinstance(one, str) for one in (*names, at.topic))
     whole = whole and isinstance(at.partition, int) and isinstance(at.offset, int)
-    return [Seen(prediction, message.timestamp()[1] / 1000)] if whole else []
+    key: Any = message.key() or b""
+    return [Seen(prediction, message.timestamp()[1] / 1000, key.decode("utf-8", "replace"))] if whole else []
 
 
 def review_request(asked: Asked) -> ReviewRequest:

@@ -33,7 +33,7 @@ from models.learning.profiles import (
     unknown_shares,
 )
 from models.learning.rolling import Rolling
-from models.learning.selection import Pick, picked, uncertainty
+from models.learning.selection import RANDOM_SHARE, Pick, picked, uncertainty
 from models.releases import read_manifest
 from models.tasks import Task
 from streams.events import Coordinates
@@ -42,6 +42,7 @@ MEANING = "meaning"  # the quantity that text vectors tell
 LEAST_VECTORS = 30  # of texts that came, to be compared with those of the profile
 BURST = 50  # texts that may be fetched at once
 CANDIDATES = 300  # texts to choose from at a time: half of them at random, half the most uncertain
+COMPARED_SHARE = 0.5  # of the labels asked for, while a challenger is to be judged by random ones
 REMEMBERED = 1000  # texts asked about, that new ones should differ from
 
 Floats = np.ndarray
@@ -79,10 +80,11 @@ class Reference:
 
 
 class Seen(NamedTuple):
-    """A prediction, as it came, and the broker's time stamp of it."""
+    """A prediction, as it came, the broker's time stamp of it, and its record's key."""
 
     prediction: Mapping[str, Any]
     at_s: float
+    key: str = ""
 
     @property
     def at(self) -> Coordinates:
@@ -132,11 +134,16 @@ class Watched:
         columns = [self._columns[one.prediction["label"]] for one in known]
         scores = [one.prediction["score"] for one in known]
         self._predictions.add(profile.tally(columns, scores), max(one.at_s for one in known))
-        spread = np.array([list(one.prediction["scores"].values()) for one in known])
-        for one, unsure in zip(known, uncertainty(spread), strict=True):
-            self._pool.offer(one, float(unsure))
+        self.offer(known)
+        for one in known:
             if self._sampled(one.at_s):
                 self._to_fetch.append(one)
+
+    def offer(self, predictions: Sequence[Seen]) -> None:
+        """People could be asked about these, which are of one release, this or another."""
+        spread = np.array([list(one.prediction["scores"].values()) for one in predictions])
+        for one, unsure in zip(predictions, uncertainty(spread), strict=True):
+            self._pool.offer(one, float(unsure))
 
     def _sampled(self, at_s: float) -> bool:
         """As many in a window as the profile has, however many come, and at uneven times: some come in a rhythm."""
@@ -187,15 +194,30 @@ class Watched:
         """What people could be asked about: it came since they were asked last."""
         return list(self._pool)
 
-    def ask(self, texts: Mapping[Coordinates, str], labels: int, seed: int) -> list[Asked]:
-        """Choose up to so many of the candidates whose texts were found, and begin to collect new ones."""
+    def ask(
+        self,
+        texts: Mapping[Coordinates, str],
+        labels: int,
+        seed: int,
+        compared: Callable[[Seen], bool] | None = None,
+    ) -> list[Asked]:
+        """Choose up to so many of the candidates whose texts were found, and begin to collect new ones.
+
+        Those at random are drawn from the uniform sample among the candidates. While a challenger scores some events,
+        which `compared` tells, they are drawn from these, and are half of all: its judge counts no other labels.
+        """
         found = [one for one in self.candidates if one.at in texts]
+        uniform = {id(one) for one in self._pool.sample}
+        sample = [
+            place for place, one in enumerate(found) if id(one) in uniform and (compared is None or compared(one))
+        ]
         self._pool.empty()
         if not found or not labels:
             return []
         vectors = self.reference.vectors([texts[one.at] for one in found])
         unsure = uncertainty(np.array([list(one.prediction["scores"].values()) for one in found]))
         known = np.stack(self._asked) if self._asked else None
-        picks = picked(unsure, vectors, labels, seed, known)
+        share = RANDOM_SHARE if compared is None else COMPARED_SHARE
+        picks = picked(unsure, vectors, labels, seed, known, sample, share)
         self._asked.extend(vectors[pick.place] for pick in islice(picks, REMEMBERED))
         return [Asked(found[pick.place], texts[found[pick.place].at], pick) for pick in picks]

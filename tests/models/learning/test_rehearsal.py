@@ -40,6 +40,7 @@ def test_a_draw_keeps_the_rare_whole_repeats_itself_and_hardly_changes_with_the_
     assert drawn == [example for example in examples if example in set(drawn)]  # in their order
     assert len(set(drawn) ^ set(rehearsed(examples[1:], 45, seed=7))) <= 2
     assert rehearsed(examples, 1000, seed=7) == examples
+    assert len(rehearsed(examples, 2, seed=7)) == 2, "fewer than there are labels"
 
 
 @given(st.integers(1, 5000), st.lists(st.floats(0.01, 1), max_size=300))

@@ -58,6 +58,16 @@ def test_a_share_is_drawn_at_random_also_one_by_one() -> None:
     assert len({one.place for one in alone if one.why == "random"}) > 40
 
 
+def test_what_is_drawn_at_random_is_drawn_from_the_sample_alone() -> None:
+    unsure, vectors, sample = np.linspace(0, 1, 50), np.eye(50), [3, 5, 8]
+    picks = [one for seed in range(200) for one in picked(unsure, vectors, 4, seed, sample=sample, share=0.5)]
+    assert {one.place for one in picks if one.why == "random"} == set(sample)
+    assert sum(one.why == "random" for one in picks) == 400
+    few = picked(unsure, vectors, 10, 1, sample=sample, share=0.5)
+    assert sum(one.why == "random" for one in few) == 3 and len(few) == 10
+    assert {one.why for one in picked(unsure, vectors, 10, 1, sample=[], share=0.5)} == {"informative"}
+
+
 def test_a_budget_is_spent_evenly_and_anew_each_day() -> None:
     budget = DailyBudget(100)
     assert budget.allowed(MIDNIGHT_S) == 0

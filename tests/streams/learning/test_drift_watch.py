@@ -24,12 +24,15 @@ from streams.embedded import embedded_broker
 from streams.events import DriftAlarm
 from streams.learning.alarm_call import ask_for_labels
 from streams.learning.drift_watch import DriftWatch
-from streams.learning.watched import MEANING, Reference
+from streams.learning.releases_topic import write
+from streams.learning.watched import MEANING, Reference, Seen, Watched
+from streams.serving import in_share
 from streams.settings import Settings
 from tests.models.learning.rows import label
 from tests.streams.commands import runner
 from tests.streams.fakes import LABELS, FakeModel
 from tests.streams.learning.profiled import profile_of_texts, texts_of
+from tests.streams.learning.test_releases_topic import release
 from tests.streams.learning.world import settings_for, written
 from tests.streams.wire import read_all
 
@@ -64,11 +67,17 @@ class Stream:
     @property
     def topics(self) -> list[str]:
         names = self.settings.topics
-        return [self.settings.sources["transactions"].topic, names.predictions, names.review, names.drift]
+        return [
+            self.settings.sources["transactions"].topic,
+            names.predictions,
+            names.review,
+            names.drift,
+            names.releases,
+        ]
 
-    def send(self, topic: str, value: object) -> None:
+    def send(self, topic: str, value: object, key: str = "k") -> None:
         data = value if isinstance(value, bytes) else json.dumps(value).encode()
-        self._producer.produce(topic, data, b"k", 0, timestamp=int(self.now_s * 1000))
+        self._producer.produce(topic, data, key.encode(), 0, timestamp=int(self.now_s * 1000))
 
     def scored(self, texts: Sequence[str], release: str = "risk-1", score: float = 0.9) -> None:
         """Events, and what the release says of them."""
@@ -82,7 +91,7 @@ class Stream:
                 "id": f"{events}/0/{self.count}/risk", "event_id": f"e{self.count}", "task": "risk", "label": label,
                 "release": release, "score": scores[label], "scores": scores, "out_of_scope": False,
                 "source": {"name": "transactions", "topic": events, "partition": 0, "offset": self.count},
-            })  # fmt: skip
+            }, f"k{self.count}")  # fmt: skip
             self.count += 1
         assert self._producer.flush(30) == 0
 
@@ -187,6 +196,40 @@ def test_nothing_is_asked_twice(stream: Stream) -> None:
     looks(watch, stream, 5)
     requests = [one["id"] for one in stream.read("review")]
     assert len(requests) == len(set(requests)) == 30
+
+
+def test_what_is_random_is_drawn_from_all_that_came_and_not_from_what_is_unsure() -> None:
+    """A tenth of the texts is unsure; of those kept as candidates, half are."""
+    watched, unsure, drawn = Watched("risk", reference(), 3600.0), 0, 0
+    for turn in range(60):
+        seen = []
+        for row in range(1500):
+            score = 0.4 if row % 10 == 0 else 0.9
+            source = {"topic": "t", "partition": turn, "offset": row}
+            scores = {label: score if label == LABELS[0] else (1 - score) / 2 for label in LABELS}
+            seen.append(Seen({"label": LABELS[0], "score": score, "scores": scores, "source": source}, NOON_S))
+        watched.saw(seen)
+        texts = {one.at: f"{LABELS[0]} {'x' * (one.at.offset % 20)}" for one in watched.candidates}
+        for asked in watched.ask(texts, 50, turn):
+            if asked.pick.why == "random":
+                drawn += 1
+                unsure += asked.seen.prediction["score"] < 0.5
+    assert drawn == 300
+    assert abs(unsure - 30) < 4 * (300 * 0.1 * 0.9) ** 0.5
+
+
+def test_while_a_challenger_is_judged_half_of_the_labels_are_random_ones_that_both_scored(stream: Stream) -> None:
+    rival = release("rival", role="challenger", mode="canary") | {"share": 0.3}
+    write(stream.settings, {("risk", "challenger"): rival})
+    watch = stream.watch()
+    stream.scored(texts_of(300))
+    stream.scored(texts_of(20), release="rival")
+    (standing,) = watch.look()
+    assert standing.release == "risk-1", "a canary is no new champion"
+    asked = stream.read("review")
+    assert Counter(one["reason"] for one in asked) == {"informative": A_DAY / 4, "random": A_DAY / 4}
+    drawn = [one["source"]["offset"] for one in asked if one["reason"] == "random"]
+    assert all(in_share(f"k{offset}", "rival", 0.3) for offset in drawn)
 
 
 def test_without_a_budget_nobody_is_asked(stream: Stream) -> None:
