@@ -32,7 +32,7 @@ from tests.models.learning.rows import label
 from tests.streams.commands import runner
 from tests.streams.fakes import LABELS, FakeModel
 from tests.streams.learning.profiled import profile_of_texts, texts_of
-from tests.models.test_runtime_choosing import release
+from tests.streams.learning.promoted import release
 from tests.streams.learning.world import settings_for, written
 from tests.streams.wire import read_all
 
