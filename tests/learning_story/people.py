@@ -1,0 +1,77 @@
+"""Those who label: most mean well and sometimes err, one means harm. They answer in the topic `feedback`."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import orjson
+from confluent_kafka import Producer
+
+from models.datasets import Example
+from streams.events import Feedback, iso
+from streams.settings import Settings
+from tests.learning_story.world import BENIGN, SCAM, TASK
+
+ANNOTATORS = tuple(f"annotator-{number}" for number in range(1, 13))
+HOSTILE = "mallory"
+OPINIONS = 2  # of each text
+WRONG_SHARE = 0.05
+HOSTILE_SHARE = 0.35  # of the texts, which the hostile one labels, too, each one wrongly
+
+
+class Labelled(NamedTuple):
+    """What was asked: the id of a prediction, its text, and the label that a careful person would give."""
+
+    prediction_id: str
+    text: Example
+
+
+class Desk:
+    """Sends labels, each text by `OPINIONS` people. The same texts in the same order get the same labels."""
+
+    def __init__(self, settings: Settings, seed: int = 5) -> None:
+        self._topic = settings.topics.feedback
+        self._producer = Producer(
+            {"bootstrap.servers": settings.broker.bootstrap, "enable.idempotence": True, "log_level": 0}
+        )
+        self._rng = random.Random(seed)
+        self._turn = 0
+
+    def label(self, asked: Sequence[Labelled], now_s: float, *, at_random: bool = False, hostile: bool = False) -> int:
+        """Answer all; returns how many labels were wrong by mistake. With `hostile` somebody lies about a part.
+
+        `at_random` says that the texts were drawn by lot, so that they can judge a challenger.
+        """
+        wrong = 0
+        for one in asked:
+            for _ in range(OPINIONS):
+                annotator = ANNOTATORS[self._turn % len(ANNOTATORS)]
+                self._turn += 1
+                errs = self._rng.random() < WRONG_SHARE
+                wrong += errs
+                self._say(one, other(one.text.label) if errs else one.text.label, annotator, now_s, at_random)
+            if hostile and self._rng.random() < HOSTILE_SHARE:
+                self._say(one, other(one.text.label), HOSTILE, now_s, at_random)
+        if left := self._producer.flush(60):
+            raise RuntimeError(f"the broker did not take {left} labels")
+        return wrong
+
+    def _say(self, asked: Labelled, label: str, annotator: str, now_s: float, at_random: bool) -> None:
+        said: Feedback = {
+            "task": TASK, "prediction_id": asked.prediction_id, "label": label, "annotator": annotator,
+            "labelled_at": iso(now_s), "at_random": at_random,
+        }  # fmt: skip
+        self._producer.produce(self._topic, orjson.dumps(said), asked.prediction_id.encode())
+        self._producer.poll(0)
+
+
+def other(label: str) -> str:
+    """The wrong one."""
+    return BENIGN if label == SCAM else SCAM
+
+
+def once_each(asked: Iterable[Labelled]) -> list[Labelled]:
+    """The first of each text."""
+    return [*{one.text.text: one for one in reversed([*asked])}.values()][::-1]
