@@ -30,8 +30,13 @@ from streams.learning.asked import AskedBefore, asked_before, key_of
 from streams.learning.catching_up import CatchingUp
 from streams.learning.drift_wire import alarm_record, id_of, open_alarms, review_request, seen_in
 from streams.learning.outbox import Outbox
+<<<<<<< HEAD
 from streams.learning.releases_topic import Standing as Roles
 from streams.learning.releases_topic import read_standing
+=======
+from streams.learning.releases_topic import read_standing
+from streams.learning.rollout import located
+>>>>>>> a5b2ba8 (The drift watch finds what was promoted where the releases topic says it is)
 from streams.learning.source_texts import SourceTexts
 from streams.learning.watched import Reference, Seen, Watched
 from streams.reading import TopicReader
@@ -238,15 +243,18 @@ class DriftWatch:
 
 
 def loaded_reference(settings: Settings, task: str, release: str) -> Reference:
-    """A release that predictions name: among those of this machine, or the one that the settings name.
+    """A release that predictions name: the one of the settings, one of this machine, or what was promoted.
 
     Raises:
         ModelError: it is not there, damaged, or older than profiles.
+        BrokerUnavailable: the releases topic cannot be read.
     """
     named = settings.models.releases.get(task)
     directory = find_release(task, named) if named else None
     if directory is None or read_manifest(directory).release != release:
-        directory = find_release(task, release)
+        roles = read_standing(settings).values()
+        promoted = next((one for one in roles if (one["task"], one["release"]) == (task, release)), None)
+        directory = located(promoted, task) if promoted else find_release(task, release)
     return Reference.load(directory, load_task(str(settings.models.tasks.get(task, task))))
 
 

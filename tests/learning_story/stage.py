@@ -38,7 +38,7 @@ class Stage:
         self._bootstrap, self._run = bootstrap, f"story-{os.getpid()}"
         self._ports = free_port(), free_port()
         self.config = self.configured("streamgauge.toml")
-        self._env = {"STREAMGAUGE_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
+        self._env = {"STREAMGAUGE_HOME": str(folder / "home")}
 
     def configured(self, name: str, **knobs: object) -> Path:
         """Write a configuration, its successors trained with these knobs; topics and ports are the same in all."""

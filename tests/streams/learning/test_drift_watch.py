@@ -19,14 +19,21 @@ from models.learning.alarms import PATIENCE
 from models.learning.opinions import Opinion, Position, Statement, fold
 from models.learning.selection import DAY_S
 from models.learning.store import Contents, DatasetStore, ReadUpTo
+from models.releases import MANIFEST, file_sha256, read_manifest
 from streams import metrics
 from streams.embedded import embedded_broker
-from streams.events import DriftAlarm
+from streams.events import DriftAlarm, Release, iso
 from streams.learning.alarm_call import ask_for_labels
+<<<<<<< HEAD
 from streams.learning.drift_watch import DriftWatch
 from streams.learning.releases_topic import write
 from streams.learning.watched import MEANING, Reference, Seen, Watched
 from streams.serving import in_share
+=======
+from streams.learning.drift_watch import DriftWatch, loaded_reference
+from streams.learning.releases_topic import write
+from streams.learning.watched import MEANING, Reference
+>>>>>>> a5b2ba8 (The drift watch finds what was promoted where the releases topic says it is)
 from streams.settings import Settings
 from tests.models.learning.rows import label
 from tests.streams.commands import runner
@@ -137,6 +144,23 @@ def test_the_same_kind_of_events_raises_nothing(stream: Stream) -> None:
     assert standing.expected.n == 300
     looks(watch, stream, PATIENCE + 1)
     assert stream.read("drift") == []
+
+
+def test_a_candidate_that_was_promoted_is_found_where_the_releases_topic_says(
+    stream: Stream, tiny_releases: dict[str, Path]
+) -> None:
+    there, settings = tiny_releases["risk"], stream.settings
+    release, its_hash = read_manifest(there).release, file_sha256(there / MANIFEST)
+    record: Release = {
+        "task": "risk", "role": "champion", "mode": "serve", "share": 1.0, "reference": str(there), "release": release,
+        "sha256": its_hash, "promoted_at": iso(NOON_S), "promoted_by": "test", "previous": None,
+    }  # fmt: skip
+    with pytest.raises(ReleaseNotFound):
+        loaded_reference(settings, "risk", release)
+    write(settings, {("risk", "champion"): record})
+    assert loaded_reference(settings, "risk", release).release == release
+    with pytest.raises(ReleaseNotFound):
+        loaded_reference(settings, "risk", "risk-of-yesterday")
 
 
 def test_a_change_opens_an_alarm_once_and_its_end_resolves_it(stream: Stream) -> None:
