@@ -30,13 +30,9 @@ from streams.learning.asked import AskedBefore, asked_before, key_of
 from streams.learning.catching_up import CatchingUp
 from streams.learning.drift_wire import alarm_record, id_of, open_alarms, review_request, seen_in
 from streams.learning.outbox import Outbox
-<<<<<<< HEAD
 from streams.learning.releases_topic import Standing as Roles
 from streams.learning.releases_topic import read_standing
-=======
-from streams.learning.releases_topic import read_standing
 from streams.learning.rollout import located
->>>>>>> a5b2ba8 (The drift watch finds what was promoted where the releases topic says it is)
 from streams.learning.source_texts import SourceTexts
 from streams.learning.watched import Reference, Seen, Watched
 from streams.reading import TopicReader

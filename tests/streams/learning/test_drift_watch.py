@@ -24,16 +24,10 @@ from streams import metrics
 from streams.embedded import embedded_broker
 from streams.events import DriftAlarm, Release, iso
 from streams.learning.alarm_call import ask_for_labels
-<<<<<<< HEAD
-from streams.learning.drift_watch import DriftWatch
+from streams.learning.drift_watch import DriftWatch, loaded_reference
 from streams.learning.releases_topic import write
 from streams.learning.watched import MEANING, Reference, Seen, Watched
 from streams.serving import in_share
-=======
-from streams.learning.drift_watch import DriftWatch, loaded_reference
-from streams.learning.releases_topic import write
-from streams.learning.watched import MEANING, Reference
->>>>>>> a5b2ba8 (The drift watch finds what was promoted where the releases topic says it is)
 from streams.settings import Settings
 from tests.models.learning.rows import label
 from tests.streams.commands import runner
