@@ -20,9 +20,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from models.errors import ModelError, RegistryUnavailable
-from streams import base_commands, data_commands, dead_letter_commands, model_commands, release_commands
+from streams import base_commands, data_commands, dead_letter_commands, release_commands
 from streams.access_commands import acls
 from streams.bench.command import bench
+from streams.classify_command import classify
 from streams.command_line import AsJson, ConfigFile
 from streams.compress_command import compress
 from streams.evaluate_command import evaluate
@@ -30,6 +31,7 @@ from streams.exits import BROKER_UNAVAILABLE, USAGE, AccessRefused, BrokerUnavai
 from streams.learning import approval_commands, drift_commands, feedback_commands, retrain_command, rollout_commands
 from streams.pretrain_command import pretrain
 from streams.settings import Settings, SettingsError, load_settings
+from streams.train_command import train
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 topics_app = typer.Typer(no_args_is_help=True, help="Create and list the topics.")
@@ -44,9 +46,9 @@ for command in rollout_commands.COMMANDS:
     release_commands.app.command()(command)
 app.add_typer(feedback_commands.app, name="feedback")
 app.add_typer(drift_commands.app, name="drift")
-app.command()(model_commands.train)
+app.command()(train)
 app.command()(evaluate)
-app.command()(model_commands.classify)
+app.command()(classify)
 app.command()(compress)
 app.command()(acls)
 app.command()(bench)

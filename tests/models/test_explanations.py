@@ -17,7 +17,7 @@ from models.explanations import MOST_WORDS, explain, occlude, weigh
 from models.runtimes import REFERENCE, Floats
 from models.tasks import LabelPolicy, Task
 from models.windows import MAX_WINDOWS
-from streams.model_commands import classify
+from streams.classify_command import classify
 from tests.streams.handmade import make_release
 
 MIXED = "profit loss 央行加息、股价ひカ주가ราคาหุ้น👍🏽👨‍👩‍👧🇩🇪e\u0301\u200d\u3000-5%.\ud800"

@@ -16,8 +16,8 @@ from models import releases
 from models.datasets import Example
 from models.registry import Registry
 from models.tracking import EXPERIMENT
-from streams import evaluate_command, model_commands
-from streams.model_commands import MAX_TEXT_BYTES, read_lines
+from streams import classify_command, evaluate_command, train_command
+from streams.classify_command import MAX_TEXT_BYTES, read_lines
 from tests.models.tiny import make_examples, make_money
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -25,10 +25,10 @@ DataFile = Callable[[str, list[Example]], Path]
 RUNTIME = ["--runtime", "onnxruntime-fp32"]
 
 app = typer.Typer()
-for command in (model_commands.train, evaluate_command.evaluate, model_commands.classify):
+for command in (train_command.train, evaluate_command.evaluate, classify_command.classify):
     app.command()(command)
 
-ROOT = Path(model_commands.__file__).parents[1]
+ROOT = Path(train_command.__file__).parents[1]
 WITHOUT_TORCH = """
 import sys
 
@@ -39,9 +39,9 @@ class Refuse:
 
 sys.meta_path.insert(0, Refuse())
 import typer
-from streams import evaluate_command, model_commands
+from streams import classify_command, evaluate_command, train_command
 app = typer.Typer()
-for command in (model_commands.train, evaluate_command.evaluate, model_commands.classify):
+for command in (train_command.train, evaluate_command.evaluate, classify_command.classify):
     app.command()(command)
 app()
 """
@@ -144,7 +144,7 @@ def test_one_encoder_for_two_tasks(tiny_base: Path, data_file: DataFile, tmp_pat
 
 
 def test_what_train_says_of_a_release_of_two_tasks(joint_release: Path) -> None:
-    result = model_commands._result(releases.read_manifest(joint_release), joint_release, 1.5)
+    result = train_command._result(releases.read_manifest(joint_release), joint_release, 1.5)
     (also,) = result["also"]
     assert (result["task"], result["labels"], result["rows"]) == ("tone", ["bad", "good"], 160)
     assert (also["task"], also["labels"], also["rows"]) == ("money", ["dollar", "euro", "yen"], 90)

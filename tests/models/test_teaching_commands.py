@@ -10,14 +10,14 @@ from typer.testing import CliRunner
 from models.bases import bases_home, read_record
 from models.datasets import Example
 from models.releases import read_manifest
-from streams import model_commands, pretrain_command
+from streams import pretrain_command, train_command
 from tests.models.tiny import make_examples
 
 pytestmark = pytest.mark.usefixtures("home")
 DataFile = Callable[[str, list[Example]], Path]
 
 app = typer.Typer()
-app.command()(model_commands.train)
+app.command()(train_command.train)
 app.command()(pretrain_command.pretrain)
 
 

@@ -1,21 +1,20 @@
-"""The commands of a model owner that make and use a model: `train`, `classify`."""
+"""The command `train`: labelled text becomes a release."""
 
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, NamedTuple
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from models import explanations, releases
+from models import releases
 from models.bases import TEACHER_BASE, is_fetched
-from models.classifier import Classifier
 from models.curves import Curves, TensorBoardCurves, Together
 from models.datasets import Checked, Columns, check
 from models.distillation import BASE, MOST_UNLABELLED, RECOMBINED, Unlabelled, taught
@@ -30,18 +29,12 @@ from models.train_settings import Method, TrainSettings
 from streams.command_line import (
     AsJson,
     DataFile,
-    Device,
     LabelColumn,
-    ReleaseRef,
-    Runtime,
     TaskName,
     TextColumn,
     task_files,
 )
 from streams.model_output import clear_errors, progress_bar
-
-MAX_TEXT_BYTES = 1 << 20  # a longer line is no text: it is reported and passed over
-BATCH_LINES = 256
 
 KNOB = "Any knob of training, such as learning_rate=1e-4 or layer_decay=0.8; may be repeated."
 LOOK_AT_TEXTS = 2000  # to choose a recipe by their length
@@ -94,37 +87,16 @@ def train(
     with clear_errors():
         if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise ModelError(f"--out {out}: is there already; choose a directory that is not")
-        others, dev_files = task_files("--also", also), task_files("--also-dev", also_dev)
-        if unknown := set(dev_files) - set(others):
-            raise ModelError(f"--also-dev {min(unknown)}=...: needs --also {min(unknown)}=FILE")
-        columns = Columns(text_column, label_column)
-        lessons = [
-            _lesson(task, data, dev, columns),
-            *(_lesson(name, file, dev_files.get(name), columns) for name, file in others.items()),
-        ]
+        lessons = _lessons(task, data, dev, also, also_dev, Columns(text_column, label_column))
         try:
             from models.export import make_release
             from models.seeds import train_seeds
-            from models.training import token_lengths
         except ImportError as error:
             raise MissingExtra(f"training needs the train extra: {TRAIN_EXTRA} ({error})") from error
-        given = {"method": method, "base": base, "epochs": epochs, **_knobs(knob), "seed": seed}
         first = lessons[0]
-
-        given = {name: value for name, value in given.items() if value is not None}
-
-        def look() -> Chosen:
-            texts = [example.text for example in first.examples[:: 1 + len(first.examples) // LOOK_AT_TEXTS]]
-            lengths = token_lengths(base or first.task.base, texts)
-            labels = [example.label for example in first.examples]
-            wanted = bool(teacher) or not given.keys() & {"base", "start"}
-            found = choose(labels, lengths, first.task.max_tokens, wanted)
-            if found.recipe == "taught" and not teacher and not is_fetched(TEACHER_BASE):
-                print(NO_TEACHER, file=sys.stderr)
-                return choose(labels, lengths, first.task.max_tokens)
-            return found
-
-        settings, chosen = settings_for(first.task, recipe, given, look)
+        set_by_hand = {"method": method, "base": base, "epochs": epochs, **_knobs(knob), "seed": seed}
+        given = {name: value for name, value in set_by_hand.items() if value is not None}
+        settings, chosen = settings_for(first.task, recipe, given, lambda: _looked(first, given, teacher or ()))
         print(f"recipe {chosen.recipe}: {chosen.why}", file=sys.stderr)
         own = RECIPES[chosen.recipe].teacher
         teachers = teacher or ([f"{BASE}{own}@{TrainSettings().seed}"] if own else [])  # one for all seeds of a student
@@ -149,32 +121,41 @@ def train(
     print(json.dumps(result)) if as_json else _show_release(result)
 
 
-def classify(
-    task: TaskName,
-    release: ReleaseRef = None,
-    explain: Annotated[bool, typer.Option("--explain", help="Also: what each word does for the score.")] = False,
-    device: Device = "auto",
-    runtime: Runtime = "auto",
-) -> None:
-    """Read texts on standard input, one a line; write a JSON line for each: text, label, scores, whether in scope."""
-    with clear_errors():
-        chosen = load_task(task)
-        classifier = Classifier.load(releases.find_release(chosen.name, release), chosen, device, runtime)
-    passed_over = 0
-    batch: list[str] = []
-    batch_lines = 1 if sys.stdin.isatty() else BATCH_LINES  # a person who types wants an answer to every line
-    for line in read_lines(sys.stdin.buffer):
-        if line.problem:
-            print(f"line {line.number}: {line.problem}, passed over", file=sys.stderr)
-            passed_over += 1
-            continue
-        batch.append(line.text)
-        if len(batch) == batch_lines:
-            _write_scores(classifier, batch, explain)
-            batch = []
-    _write_scores(classifier, batch, explain)
-    if passed_over:
-        raise typer.Exit(1)
+def _lessons(
+    task: str,
+    data: Path,
+    dev: Path | None,
+    also: Sequence[str] | None,
+    also_dev: Sequence[str] | None,
+    columns: Columns,
+) -> list[Lesson]:
+    """What is to be learned, that of `task` first."""
+    others, dev_files = task_files("--also", also), task_files("--also-dev", also_dev)
+    if unknown := set(dev_files) - set(others):
+        raise ModelError(f"--also-dev {min(unknown)}=...: needs --also {min(unknown)}=FILE")
+    more = (_lesson(name, file, dev_files.get(name), columns) for name, file in others.items())
+    return [_lesson(task, data, dev, columns), *more]
+
+
+def _lesson(task: str, data: Path, dev: Path | None, columns: Columns) -> Lesson:
+    chosen = load_task(task)
+    checked = check(read_examples(data, columns))
+    _report(checked, data)
+    return Lesson(chosen, checked.examples, data.name, read_examples(dev, columns) if dev else None)
+
+
+def _looked(lesson: Lesson, given: Mapping[str, Any], teachers: Sequence[str]) -> Chosen:
+    """The recipe that the lesson's data ask for; one that needs a larger encoder only if there is one to teach."""
+    from models.training import token_lengths
+
+    texts = [example.text for example in lesson.examples[:: 1 + len(lesson.examples) // LOOK_AT_TEXTS]]
+    lengths = token_lengths(given.get("base") or lesson.task.base, texts)
+    labels, max_tokens = [example.label for example in lesson.examples], lesson.task.max_tokens
+    found = choose(labels, lengths, max_tokens, bool(teachers) or not given.keys() & {"base", "start"})
+    if found.recipe == "taught" and not teachers and not is_fetched(TEACHER_BASE):
+        print(NO_TEACHER, file=sys.stderr)
+        return choose(labels, lengths, max_tokens)
+    return found
 
 
 def _result(manifest: releases.Manifest, directory: Path, seconds: float) -> dict[str, Any]:
@@ -211,59 +192,6 @@ def _knobs(given: Sequence[str] | None) -> dict[str, str]:
             raise ModelError(f"--knob {one}: expected NAME=VALUE, such as learning_rate=1e-4")
         knobs[name] = value
     return knobs
-
-
-def _lesson(task: str, data: Path, dev: Path | None, columns: Columns) -> Lesson:
-    chosen = load_task(task)
-    checked = check(read_examples(data, columns))
-    _report(checked, data)
-    return Lesson(chosen, checked.examples, data.name, read_examples(dev, columns) if dev else None)
-
-
-class Line(NamedTuple):
-    """One line of input: a text, or why it is none."""
-
-    number: int  # from 1
-    text: str
-    problem: str | None = None
-
-
-def read_lines(stream: BinaryIO) -> Iterator[Line]:
-    """The lines of a byte stream; at most MAX_TEXT_BYTES of one are ever held."""
-    number = 0
-    while line := stream.readline(MAX_TEXT_BYTES + 1):
-        number += 1
-        if len(line) > MAX_TEXT_BYTES:
-            while not line.endswith(b"\n") and (line := stream.readline(MAX_TEXT_BYTES)):
-                pass
-            yield Line(number, "", f"longer than {MAX_TEXT_BYTES} bytes")
-            continue
-        try:
-            text = line.decode().strip()
-        except UnicodeDecodeError as error:
-            yield Line(number, "", f"not UTF-8 ({error.reason} at byte {error.start + 1})")
-            continue
-        yield Line(number, text, None if text else "empty")
-
-
-def _write_scores(classifier: Classifier, texts: Sequence[str], explain: bool) -> None:
-    probabilities, familiarity = classifier.scored(classifier.read(texts))
-    outside = classifier.head.is_outside(probabilities, familiarity).tolist()
-    for text, row, strange in zip(texts, probabilities, outside, strict=True):
-        best = int(row.argmax())
-        scores = {label: round(float(score), 6) for label, score in zip(classifier.labels, row, strict=True)}
-        label = classifier.labels[best]
-        found = {"text": text, "label": label, "score": scores[label], "scores": scores, "out_of_scope": strange}
-        words = {"words": _words(classifier, text, label)} if explain else {}
-        print(json.dumps(found | words, ensure_ascii=False))
-    sys.stdout.flush()
-
-
-def _words(classifier: Classifier, text: str, label: str) -> list[dict[str, Any]]:
-    return [
-        {"start": start, "end": end, "text": text[start:end], "weight": round(weight, 6)}
-        for start, end, weight in explanations.explain(classifier, text, label).words
-    ]
 
 
 def _report(checked: Checked, data: Path) -> None:
