@@ -1,8 +1,9 @@
-"""What keeps a model from forgetting: it learns new texts among old ones, of which the champion says what it thinks.
+"""What keeps a model from forgetting: it learns new texts among old ones, of which the champion may say what it thinks.
 
 The old texts are a buffer of the champion's training data, drawn by label (Rebuffi et al. 2017 keep exemplars of every
-class). While the model learns new texts, it is held to the champion's probabilities for the old ones (Li and Hoiem
-2016). Of new texts the champion says nothing: it was wrong about them, or does not know their label.
+class). While the model learns new texts, it can be held to the champion's probabilities for the old ones (Li and Hoiem
+2016), by the knob `distill_weight`. Of new texts the champion says nothing: it was wrong about them, or does not know
+their label.
 """
 
 from collections import defaultdict
@@ -53,9 +54,16 @@ def equal_shares(counts: Mapping[str, int], most: int) -> dict[str, int]:
 
 
 def lesson_of(
-    task: Task, champion: Path, old: Sequence[Example], new: Sequence[Curated], data_name: str, progress: Progress
+    task: Task,
+    champion: Path,
+    old: Sequence[Example],
+    new: Sequence[Curated],
+    data_name: str,
+    progress: Progress,
+    asks_champion: bool = True,
 ) -> Lesson:
-    """What a successor of a champion is to learn: new texts, and old ones with what the champion thinks of them.
+    """What a successor of a champion is to learn: new texts, and old ones; if asked, with what the champion thinks of
+    these.
 
     A new text takes the place of an old one that says the same. New labels are further columns, in which the champion's
     probabilities for old texts are 0. The new texts weigh, each by its own weight, at least NEW_SHARE of all.
@@ -72,7 +80,9 @@ def lesson_of(
         task,
         examples,
         data_name,
-        soft_targets=_champion_says(task, champion, kept, known, labels, len(examples), progress),
+        soft_targets=_champion_says(task, champion, kept, known, labels, len(examples), progress)
+        if asks_champion
+        else None,
         weights=weights_of(len(kept), [row.weight for row in fresh.values()]),
     )
 

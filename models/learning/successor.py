@@ -28,19 +28,22 @@ KEPT_KNOBS = (
     "label_smoothing",
 )  # what its texts and labels are like
 
+HELD = {"distill_weight": 0.0}  # rehearsal alone forgets less than with the champion's say: tests/benchmarks/RESULTS.md
+
 UNFINISHED = "unfinished"  # beside the release, while it is trained
 
 
 def settings_after(champion: Path, given: Mapping[str, Any]) -> TrainSettings:
     """How to train a champion's successor: by the recipe `continue`, with what the champion's data asked for.
 
+    Old texts are learned from their labels alone, unless `distill_weight` is given.
     `given` are the knobs set by hand; they win. Raises BadKnob.
     """
     manifest = read_manifest(champion)
     its = manifest.metrics.get("training", {}).get("knobs", {})
     kept = {name: its[name] for name in KEPT_KNOBS if name in its}
     start = {"start": str(champion), "max_tokens": manifest.max_tokens}
-    return settings_of({**knobs_of(RECIPE), **kept, **start, **given}, "retrain.knobs")
+    return settings_of({**knobs_of(RECIPE), **HELD, **kept, **start, **given}, "retrain.knobs")
 
 
 def successor(
@@ -68,7 +71,7 @@ def successor(
     for left in out.parent.glob(".release-*"):  # of a run that was killed while it exported
         shutil.rmtree(left)
     name = f"{len(new)} new texts among {len(old)} old ones"
-    lesson = lesson_of(task, champion, old, new, name, progress)
+    lesson = lesson_of(task, champion, old, new, name, progress, asks_champion=settings.distill_weight > 0)
     checkpoint = train([lesson], settings, progress, curves or Together(), out.parent / UNFINISHED)
     knobs = settings.model_dump(exclude_defaults=True, exclude={"start"})
     training = {"why": "the successor of a champion", "knobs": knobs, "new": len(new), "rehearsed": len(old)}

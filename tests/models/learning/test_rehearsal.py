@@ -71,6 +71,7 @@ def test_old_texts_carry_what_the_champion_thinks_and_new_ones_only_their_label(
     np.testing.assert_allclose(lesson.soft_targets[:39, :2], known, atol=1e-5)  # bad, good
     assert not lesson.soft_targets[:39, 2].any()  # money: of an old text it is not
     assert not lesson.soft_targets[39:].any()
+    assert lesson_of(tiny_task, tiny_release, old, new, "data", ignore, asks_champion=False).soft_targets is None
     assert lesson.weights[40] == pytest.approx(2 * lesson.weights[39])
 
 
