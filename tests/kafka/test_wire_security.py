@@ -20,7 +20,8 @@ import pytest
 from confluent_kafka import Producer
 
 from streams.exits import AccessRefused
-from streams.grants import Grant, grants, require_access
+from streams.grants import Grant, Role, grants, require_access
+from streams.learning.alarm_call import ask_for_labels, call
 from streams.settings import load_settings
 from streams.topics import create_topics, list_topics
 from tests.kafka.harness import BAD, ROOT, Reader, event, send_events, start, stop
@@ -38,6 +39,7 @@ from tests.kafka.secured import (
     token_endpoint,
     way_in,
 )
+from tests.streams.learning.retraining import old_texts
 from tests.streams.wire import committed, read_all
 
 pytestmark = pytest.mark.kafka
@@ -483,3 +485,33 @@ def test_headers_of_a_record_send_nothing_anywhere(secured: SecuredKafka, make: 
     reader.close()
     assert len(reader.seen.predictions) == 100
     assert read_all(secured.bootstrap, target) == []
+
+
+JOBS: dict[Role, tuple[str, ...]] = {
+    "feedback": ("feedback", "collect", "--once"),
+    "drift": ("drift", "watch", "--once"),
+    "judge": ("releases", "watch", "--once"),
+    "retrain": ("retrain", "intent", "--once"),
+}
+
+
+@pytest.mark.parametrize("role", JOBS)
+def test_the_jobs_of_the_learning_loop_work_with_their_least_rights(
+    role: Role, secured: SecuredKafka, make: Make, tiny_releases: dict[str, Path], tmp_path: Path
+) -> None:
+    one, env = make("SCRAM-SHA-512"), {"STREAMGAUGE_HOME": str(tmp_path / "home")}
+    make_topics(one, secured)
+    command = ["streams.cli", *JOBS[role]]
+    if role == "retrain":
+        rows = [json.dumps({"text": row.text, "label": row.label}) for row in old_texts(0, 20)]
+        (tmp_path / "old.jsonl").write_text("\n".join(rows))
+        command += ["--champion", str(tiny_releases["intent"]), "--data", str(tmp_path / "old.jsonl")]
+    refused = run(command, one, env)
+    assert refused.code == 2 and "not allowed to" in refused.output, refused.output
+    secured.allow(grants(one.settings, role))
+    done = run(command, one, env)
+    assert done.code == 0, done.output
+    assert shows_no_secret(one, done.output, refused.output)
+    if role == "retrain":
+        assert call(one.settings, "intent", tmp_path, 0.0) is None
+        ask_for_labels(one.settings, {"task": "intent", "id": "intent/drift/1"}, "too few", 1.0)  # type: ignore[typeddict-item]
