@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import shutil
 import uuid
@@ -17,6 +19,7 @@ from hypothesis import settings as hypothesis_settings
 from models.registry import Registry
 from streams.broker import KafkaBroker, kafka_unavailable
 from streams.embedded import EmbeddedBroker, embedded_broker
+from streams.heap import calm_the_garbage_collector
 from streams.settings import Settings, load_settings
 from tests.registries import emptied, made_registry
 from tests.shared import made_once
@@ -32,6 +35,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # it is told the size of a terminal tha
 # On a busy machine an example takes any time, and so does making one up: neither says anything about what is tested.
 hypothesis_settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 hypothesis_settings.load_profile("any-machine")
+
+gc.disable()  # while everything is imported: there is nothing to be found, and each look takes a second in the end
 
 LEFT_OUT = pytest.StashKey[dict[str, int]]()
 MOST_PROCESSES = 4  # each takes a gigabyte: PyTorch, the runtimes
@@ -51,6 +56,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             left[mark] += 1
     items[:] = kept
     config.stash[LEFT_OUT] = left
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: no look at the garbage, those at the end of pytest included, begins with it again."""
+    calm_the_garbage_collector()
+    gc.enable()
+    atexit.register(gc.unfreeze)  # a library that counts what is left of it at the end finds nothing
 
 
 @pytest.hookimpl(optionalhook=True)
