@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -31,15 +32,21 @@ TRAINING_HALF = {f"models.{name}" for name in HALF}
 LAZY = "runtimes.torch"  # serves with torch where it is installed, and imports it only when it is to
 
 
-def imports(path: Path) -> set[str]:
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def imports(path: Path) -> frozenset[str]:
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             assert node.level == 0, f"{path}: relative import"
             found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+    return frozenset(found)
 
 
 def modules(package: str) -> list[Path]:
@@ -60,7 +67,7 @@ def test_only_the_training_half_knows_torch(path: Path) -> None:
 
 
 def test_the_torch_runtime_imports_torch_only_inside_functions() -> None:
-    tree = ast.parse((ROOT / "models" / "runtimes" / "torch.py").read_text(encoding="utf-8"))
+    tree = parsed(ROOT / "models" / "runtimes" / "torch.py")
     for node in tree.body:  # what runs on import; the names under TYPE_CHECKING do not
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
@@ -76,7 +83,7 @@ MLFLOW = {"models.tracking", "models.registry", "models.mlflow_curves"}
 def test_mlflow_is_imported_only_where_it_is_used(path: Path) -> None:
     allowed = f"{path.parent.name}.{path.stem}" in MLFLOW
     assert allowed or not [name for name in imports(path) if name.split(".")[0] == "mlflow"]
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:  # what runs on import
+    for node in parsed(path).body:  # what runs on import
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [getattr(node, "module", "")]
         assert not [name for name in names if (name or "").split(".")[0] == "mlflow"]
 
@@ -109,7 +116,7 @@ STOCK_FAUST = ROOT / "streams" / "bench" / "systems" / "faust_stock.py"  # a pee
 @pytest.mark.parametrize("path", [one for one in modules("streams") if one != STOCK_FAUST], ids=lambda path: path.name)
 def test_no_agent_uses_what_loses_data(path: Path) -> None:
     """`take()` and its kin acknowledge events that were not processed."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Attribute):
             assert node.attr not in {"take", "take_events", "take_with_timestamp", "noack_take"}, (
                 f"{path}:{node.lineno}"
@@ -127,7 +134,7 @@ def test_there_are_agents_to_look_at() -> None:
 @pytest.mark.parametrize("path", AGENTS, ids=lambda path: path.name)
 def test_no_agent_yields(path: Path) -> None:
     """What an agent yields goes to the topic that the record's own header `Faust-Ag-ReplyTo` names."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parsed(path)
     coroutines = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.AsyncFunctionDef)}
     registered = [
         call.args[0].id
