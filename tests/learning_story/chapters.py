@@ -15,8 +15,9 @@ from models.learning.curation import Curation
 from tests.learning_story.grading import macro_f1, of_pool
 from tests.learning_story.people import HOSTILE, Desk, Labelled, once_each
 from tests.learning_story.stage import Stage
-from tests.learning_story.traffic import Stream, consumer
+from tests.learning_story.traffic import Stream
 from tests.learning_story.world import TASK
+from tests.streams.wire import Ends, read_all
 
 OLD, NEW, HEARD = "old", "new", "heard"  # what flows: the frozen hold-out, what is graded, what people label
 PATIENCE_S = 180.0
@@ -96,24 +97,23 @@ def _drained_per_s(tale: Tale) -> float:
 
 def shift(tale: Tale) -> None:
     tale.chapter("The world shifts, and the watch raises an alarm")
-    alarms = consumer(tale.stage.settings, tale.stage.settings.topics.drift)
-    began, alarm = time.monotonic(), dict[str, Any]()
-
-    def raised() -> bool:
-        for message in alarms.consume(10, 0.5):
-            if message.error() is None:
-                alarm.update(orjson.loads(message.value() or b""))
-        return alarm.get("state") == "open"
-
+    began = time.monotonic()
     tale.stream.sender.flow(tale.calm_per_s, NEW, HEARD, OLD)
-    tale.until(raised, "an alarm of the drift watch")
-    alarms.close()
+    tale.until(lambda: bool(_alarms(tale)), "an alarm of the drift watch")
+    alarm = _alarms(tale)[0]
     moved = ", ".join(one["quantity"] for one in alarm["moved"])
     tale.tell(f"alarm after {time.monotonic() - began:.0f} s: {moved} moved; it wants {alarm['wants']}")
     tale.answers(3 * max(len(tale.stage.world.heard), len(tale.stage.world.graded)))
     new = macro_f1(of_pool(tale.stream.answered(), NEW, tale.champion))
     tale.tell(f"macro-F1 on the new wording: {new}")
     tale.found |= {"drift_alarm": True, "drift_moved": moved, "f1_new_before": new}
+
+
+def _alarms(tale: Tale) -> list[dict[str, Any]]:
+    """What the watch has said so far, from alarm to resolution."""
+    topic = tale.stage.settings.topics.drift
+    found = [orjson.loads(one.value() or b"") for one in read_all(tale.stage.settings.broker.bootstrap, topic)]
+    return sorted(found, key=lambda one: one["at"])
 
 
 def label(tale: Tale) -> None:
@@ -161,7 +161,9 @@ def shadow(tale: Tale) -> None:
     tale.chapter("In the shadow: it scores what the champion scores, and people label texts drawn at random")
     tale.stream.sender.flow(tale.calm_per_s, NEW, OLD)
     began = len(tale.stream.reader.answers)
-    tale.until(lambda: _pairs(tale) >= 2 * LABELS_TO_JUDGE, "pairs of scores")
+    pairs = Ends(tale.stage.settings.broker.bootstrap, [tale.stage.settings.topics.shadow])
+    tale.until(lambda: pairs.total() >= 2 * LABELS_TO_JUDGE, "pairs of scores")
+    pairs.close()
     drawn = tale.stream.answered(began)
     random.Random(3).shuffle(drawn)
     asked = once_each(Labelled(answer.id, event.text) for event, answer in drawn)[:LABELS_TO_JUDGE]
@@ -170,13 +172,6 @@ def shadow(tale: Tale) -> None:
     judged = tale.stage.sg("releases", "judge", TASK, "--json")
     tale.tell(f"{len(asked)} texts labelled: {judged['standing']['reason']}")
     tale.found["judged"] = judged["standing"]["action"]
-
-
-def _pairs(tale: Tale) -> int:
-    reader = consumer(tale.stage.settings, tale.stage.settings.topics.shadow)
-    count = sum(reader.get_watermark_offsets(one, 10)[1] for one in reader.assignment())
-    reader.close()
-    return count
 
 
 def canary(tale: Tale) -> None:
@@ -205,4 +200,5 @@ def worse(tale: Tale) -> None:
         tale.tell(f"  {reason}")
     standing = tale.stage.sg("releases", "status", "--json")
     still = [one["release"] for one in standing if one["role"] == "champion"] == [tale.successor]
+    tale.found["drift_resolved"] = _alarms(tale)[-1]["state"] == "resolved"
     tale.found["worse_candidate_refused"] = outcome["end"] == "refused" and still

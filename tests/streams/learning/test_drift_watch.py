@@ -22,7 +22,7 @@ from models.learning.store import Contents, DatasetStore, ReadUpTo
 from models.releases import MANIFEST, file_sha256, read_manifest
 from streams import metrics
 from streams.embedded import embedded_broker
-from streams.events import DriftAlarm, Release, iso
+from streams.events import DriftAlarm
 from streams.learning.alarm_call import ask_for_labels
 from streams.learning.drift_watch import DriftWatch, loaded_reference
 from streams.learning.releases_topic import write
@@ -144,15 +144,13 @@ def test_a_candidate_that_was_promoted_is_found_where_the_releases_topic_says(
     stream: Stream, tiny_releases: dict[str, Path]
 ) -> None:
     there, settings = tiny_releases["risk"], stream.settings
-    release, its_hash = read_manifest(there).release, file_sha256(there / MANIFEST)
-    record: Release = {
-        "task": "risk", "role": "champion", "mode": "serve", "share": 1.0, "reference": str(there), "release": release,
-        "sha256": its_hash, "promoted_at": iso(NOON_S), "promoted_by": "test", "previous": None,
-    }  # fmt: skip
+    name = read_manifest(there).release
     with pytest.raises(ReleaseNotFound):
-        loaded_reference(settings, "risk", release)
-    write(settings, {("risk", "champion"): record})
-    assert loaded_reference(settings, "risk", release).release == release
+        loaded_reference(settings, "risk", name)
+    promoted = release(name)
+    promoted |= {"reference": str(there), "sha256": file_sha256(there / MANIFEST)}
+    write(settings, {("risk", "champion"): promoted})
+    assert loaded_reference(settings, "risk", name).release == name
     with pytest.raises(ReleaseNotFound):
         loaded_reference(settings, "risk", "risk-of-yesterday")
 
