@@ -28,7 +28,7 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.learning_story", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, default=None, help="a folder with smishing_5971/{train,dev}.jsonl")
+    parser.add_argument("--data", type=Path, default=None, help="a folder with {clinc150,hwu64}/{train,dev}.jsonl")
     parser.add_argument("--directory", type=Path, default=None, help="kept; else a temporary one, kept on failure")
     parser.add_argument("--window-s", type=float, default=10.0, help="of latency, before a swap and with it")
     parser.add_argument("--json", action="store_true", help="print one JSON object last on standard output")

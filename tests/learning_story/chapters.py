@@ -106,7 +106,15 @@ def shift(tale: Tale) -> None:
     tale.answers(3 * max(len(tale.stage.world.heard), len(tale.stage.world.graded)))
     new = macro_f1(of_pool(tale.stream.answered(), NEW, tale.champion))
     tale.tell(f"macro-F1 on the new wording: {new}")
-    tale.found |= {"drift_alarm": True, "drift_moved": moved, "f1_new_before": new}
+    known = on_known_labels(tale, tale.champion)
+    tale.found |= {"drift_alarm": True, "drift_moved": moved, "f1_new_before": new, "f1_known_labels_before": known}
+
+
+def on_known_labels(tale: Tale, release: str) -> float | None:
+    """What a release makes of the new wording where the label is not new, too."""
+    known = {row.label for row in tale.stage.world.taught}
+    its = of_pool(tale.stream.answered(), NEW, release)
+    return macro_f1([one for one in its if one[0].text.label in known])
 
 
 def _alarms(tale: Tale) -> list[dict[str, Any]]:

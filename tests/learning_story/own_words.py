@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from models.datasets import Example
-from tests.learning_story.world import BENIGN, SCAM, World
+from tests.learning_story.world import World
 from tests.tiny_encoder import make_tiny_encoder
+
+BENIGN, SCAM = "benign", "scam"
 
 Phrases = tuple[Sequence[str], Sequence[str], Sequence[str]]
 
@@ -59,6 +61,7 @@ def own_world(folder: Path) -> World:
     words = {word for text in (*daily, *family, *parcel) for word in re.findall(r"\w+", text)}
     return World(
         name="own words: families in need, then parcels",
+        labels=(BENIGN, SCAM),
         taught=_examples(old[:TAUGHT]),
         hold_out=_examples(old[TAUGHT : TAUGHT + HELD_OUT]),
         heard=_examples(new[:HEARD]),

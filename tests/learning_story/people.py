@@ -12,7 +12,7 @@ from confluent_kafka import Producer
 from models.datasets import Example
 from streams.events import Feedback, iso
 from streams.settings import Settings
-from tests.learning_story.world import BENIGN, SCAM, TASK
+from tests.learning_story.world import TASK
 
 ANNOTATORS = tuple(f"annotator-{number}" for number in range(1, 13))
 HOSTILE = "mallory"
@@ -31,7 +31,8 @@ class Labelled(NamedTuple):
 class Desk:
     """Sends labels, each text by `OPINIONS` people. The same texts in the same order get the same labels."""
 
-    def __init__(self, settings: Settings, seed: int = 5) -> None:
+    def __init__(self, settings: Settings, labels: Sequence[str], seed: int = 5) -> None:
+        self._labels = labels
         self._topic = settings.topics.feedback
         self._producer = Producer(
             {"bootstrap.servers": settings.broker.bootstrap, "enable.idempotence": True, "log_level": 0}
@@ -51,12 +52,15 @@ class Desk:
                 self._turn += 1
                 errs = self._rng.random() < WRONG_SHARE
                 wrong += errs
-                self._say(one, other(one.text.label) if errs else one.text.label, annotator, now_s, at_random)
+                self._say(one, self._other(one.text.label) if errs else one.text.label, annotator, now_s, at_random)
             if hostile and self._rng.random() < HOSTILE_SHARE:
-                self._say(one, other(one.text.label), HOSTILE, now_s, at_random)
+                self._say(one, self._other(one.text.label), HOSTILE, now_s, at_random)
         if left := self._producer.flush(60):
             raise RuntimeError(f"the broker did not take {left} labels")
         return wrong
+
+    def _other(self, label: str) -> str:
+        return self._rng.choice([one for one in self._labels if one != label])
 
     def _say(self, asked: Labelled, label: str, annotator: str, now_s: float, at_random: bool) -> None:
         said: Feedback = {
@@ -65,11 +69,6 @@ class Desk:
         }  # fmt: skip
         self._producer.produce(self._topic, orjson.dumps(said), asked.prediction_id.encode())
         self._producer.poll(0)
-
-
-def other(label: str) -> str:
-    """The wrong one."""
-    return BENIGN if label == SCAM else SCAM
 
 
 def once_each(asked: Iterable[Labelled]) -> list[Labelled]:

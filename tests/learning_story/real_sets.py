@@ -1,53 +1,57 @@
-"""The story on a real set: fraudulent text messages among advertisements and private ones (`smishing_5971`).
+"""The story on real sets: what people say to an assistant at home, by two sets made by other people in other ways.
 
-The champion knows every kind of fraud but one: that somebody has won something. That is what the world shifts to.
-Nothing of the new wording is nearly a text of the old one, and no text that people label is nearly one that is graded.
+The champion learns from `clinc150` alone. The world shifts to `hwu64`: the same requests in other words and habits, and
+three that the champion has never heard of. Nothing of one set is nearly a text of the other.
 """
 
 from __future__ import annotations
 
 import random
-import re
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 from models.datasets import Example, check, read_jsonl
 from models.near_duplicates import closest, near_duplicates
-from tests.learning_story.world import BENIGN, SCAM, World
+from tests.learning_story.world import World
 
-SET = "smishing_5971"  # labels: ham, spam (advertisements) and smishing (fraud)
-FRAUD = "smishing"
-WON = re.compile(r"\b(w[o0]n|wins?|w[i1]nner|prizes?|award\w*|lucky|draws?|claims?|congrat\w*|selected)\b", re.I)
-ALIKE = 0.6  # stricter than the 0.8 of the product: messages are made from templates
-ALIKE_IN_ONE_WORLD = 0.8  # of the old wording: there are templates in every world
-MOST_BENIGN = 2200  # of the old wording: there are many, and private messages are easily told
+OLD_SET, NEW_SET = "clinc150", "hwu64"
+REQUESTS = {  # a label of the old set, and what the new set calls it
+    "alarm": ("alarm_query", "alarm_remove", "alarm_set"),
+    "calendar": ("calendar_query",),
+    "calendar_update": ("calendar_remove", "calendar_set"),
+    "change_volume": ("audio_volume_down", "audio_volume_mute", "audio_volume_up"),
+    "play_music": ("play_music",),
+    "repeat": ("general_repeat",),
+    "shopping_list": ("lists_query",),
+    "shopping_list_update": ("lists_createoradd", "lists_remove"),
+    "smart_home": ("iot_cleaning", "iot_coffee", "iot_hue_lightoff", "iot_hue_lighton", "iot_wemo_off", "iot_wemo_on"),
+    "time": ("datetime_query",),
+    "weather": ("weather_query",),
+    "what_song": ("music_query",),
+}
+UNHEARD = {"news": ("news_query",), "post": ("social_post",), "send_email": ("email_sendemail",)}
+MOST_OF_LABEL = 90  # texts of the new wording: of the old one there are about as many
 HOLD_OUT_SHARE = 0.5
-HEARD_SHARE = 0.6
-BENIGN_A_SCAM = 2  # of the new wording
+HEARD_SHARE = 0.5
 SEED = 7
 
 
 def real_world(data: Path) -> World:
-    """The sets of a folder, `DIR/smishing_5971/{train,dev}.jsonl`.
+    """The sets of a folder, `DIR/{clinc150,hwu64}/{train,dev}.jsonl`.
 
     Raises:
         BadDataset: they are not there.
     """
-    rows = [row for part in ("train", "dev") for row in check(read_jsonl(data / SET / f"{part}.jsonl")).examples]
-    random.Random(SEED).shuffle(rows)
-    wins = [Example(row.text, SCAM) for row in rows if row.label == FRAUD and WON.search(row.text)]
-    others = [Example(row.text, SCAM if row.label == FRAUD else BENIGN) for row in rows if not WON.search(row.text)]
-    wins = unlike(wins, [row for row in others if row.label == SCAM])
-    benign = [row for row in unlike(others, []) if row.label == BENIGN][: BENIGN_A_SCAM * len(wins)]
-    new = [*wins, *benign]
-    random.Random(SEED).shuffle(new)
-    old = unlike_these(others, new)
-    spared = [row for row in old if row.label == BENIGN][MOST_BENIGN:]
-    old = [row for row in old if row not in {*spared}]
+    ours = {its: label for label, theirs in (REQUESTS | UNHEARD).items() for its in theirs}
+    old = unlike_before([row for row in _rows(data / OLD_SET) if row.label in REQUESTS])
+    found = [Example(row.text, ours[row.label]) for row in _rows(data / NEW_SET) if row.label in ours]
+    new = _at_most(unlike(unlike_before(found), old))
     cut, heard = int(len(old) * HOLD_OUT_SHARE), int(len(new) * HEARD_SHARE)
     return World(
-        name=f"{SET}: fraud without and with winnings",
-        taught=unlike_these(old[cut:], old[:cut], ALIKE_IN_ONE_WORLD),
+        name=f"requests at home, as in {OLD_SET} and then in {NEW_SET}",
+        labels=(*REQUESTS, *UNHEARD),
+        taught=old[cut:],
         hold_out=old[:cut],
         heard=new[:heard],
         graded=new[heard:],
@@ -57,14 +61,28 @@ def real_world(data: Path) -> World:
     )
 
 
-def unlike(examples: Sequence[Example], before: Sequence[Example]) -> list[Example]:
+def unlike_before(examples: Sequence[Example]) -> list[Example]:
     """Those that are like none before them."""
-    texts = [row.text for row in (*before, *examples)]
-    like = {pair.second - len(before) for pair in near_duplicates(texts, ALIKE)}
+    like = {pair.second for pair in near_duplicates([row.text for row in examples])}
     return [row for place, row in enumerate(examples) if place not in like]
 
 
-def unlike_these(examples: Sequence[Example], others: Sequence[Example], alike: float = ALIKE) -> list[Example]:
+def unlike(examples: Sequence[Example], others: Sequence[Example]) -> list[Example]:
     """Those that are like none of the others."""
-    like = closest([row.text for row in examples], [row.text for row in others], alike)
+    like = closest([row.text for row in examples], [row.text for row in others])
     return [row for row, pair in zip(examples, like, strict=True) if pair is None]
+
+
+def _rows(folder: Path) -> list[Example]:
+    rows = [row for part in ("train", "dev") for row in check(read_jsonl(folder / f"{part}.jsonl")).examples]
+    random.Random(SEED).shuffle(rows)
+    return rows
+
+
+def _at_most(examples: Sequence[Example]) -> list[Example]:
+    by_label: dict[str, list[Example]] = defaultdict(list)
+    for row in examples:
+        by_label[row.label].append(row)
+    kept = [row for its in by_label.values() for row in its[:MOST_OF_LABEL]]
+    random.Random(SEED).shuffle(kept)
+    return kept

@@ -13,7 +13,7 @@ from typing import Any
 
 from streams.settings import TOPICS, Settings, load_settings
 from tests.kafka.harness import ROOT, configure, start, stop
-from tests.learning_story.world import BENIGN, SCAM, TASK, World, write
+from tests.learning_story.world import TASK, World, write
 from tests.streams.wire import free_port
 
 PARTITIONS = 4
@@ -103,7 +103,7 @@ class Stage:
 def _task_file(world: World) -> str:
     lines = [f'name = "{TASK}"', "max_tokens = 96"]
     lines += [f'base = "{world.base}"'] if world.base else []
-    return "\n".join([*lines, f"[labels.{BENIGN}]", 'severity = "low"', f"[labels.{SCAM}]", "alert_above = 0.6"]) + "\n"
+    return "\n".join([*lines, *(f"[labels.{label}]" for label in world.labels)]) + "\n"
 
 
 def _last_json(said: str) -> Any:

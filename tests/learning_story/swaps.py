@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from tests.learning_story.chapters import LOAD, NEW, OLD, PATIENCE_S, Tale
+from tests.learning_story.chapters import LOAD, NEW, OLD, PATIENCE_S, Tale, on_known_labels
 from tests.learning_story.grading import latencies, macro_f1, of_pool
 from tests.learning_story.world import TASK
 
@@ -40,7 +40,7 @@ def promote(tale: Tale, window_s: float) -> None:
         for name, pool in (("new", NEW), ("old", OLD))
     }
     tale.tell(f"macro-F1 now: new {after['f1_new_after']}, old {after['f1_old_after']}")
-    tale.found |= after
+    tale.found |= after | {"f1_known_labels_after": on_known_labels(tale, tale.successor)}
     _note(tale, window)
 
 

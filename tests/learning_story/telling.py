@@ -57,7 +57,7 @@ def _played(stage: Stage, tell: chapters.Tell, window_s: float) -> dict[str, Any
     stage.sg("topics", "create")
     stage.stamped_by_the_broker()
     stream = Stream(stage.settings, {OLD: world.hold_out, NEW: world.graded, HEARD: world.heard})
-    tale = Tale(stage, stream, Desk(stage.settings), tell, CALM_PER_S)
+    tale = Tale(stage, stream, Desk(stage.settings, world.labels), tell, CALM_PER_S)
     with stage.running("worker"), stage.running("drift", "watch"):
         stream.begin()
         try:

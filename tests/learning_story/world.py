@@ -9,8 +9,7 @@ from pathlib import Path
 
 from models.datasets import Example
 
-BENIGN, SCAM = "benign", "scam"
-TASK = "scam"
+TASK = "message"  # what a message is about
 
 
 @dataclass(frozen=True)
@@ -22,6 +21,7 @@ class World:
     """
 
     name: str
+    labels: tuple[str, ...]  # those of `taught` and `hold_out`, and those that are new with the shift
     taught: Sequence[Example]
     hold_out: Sequence[Example]
     heard: Sequence[Example]
