@@ -1,11 +1,12 @@
 """A worker at its load while `streamgauge retrain` learns on the same cores: what that costs its 99th percentile.
 
-    python -m tests.benchmarks.beside_retraining --data smishing_5971 [--window-s 40] [--prefix "chrt -i 0"]
+    python -m tests.benchmarks.beside_retraining --data smishing_5971 [--window-s 40] [--way "chrt -i 0"]
 
-Real Kafka, a worker with a model trained on a part of the data, events at `--load` of the most that it gets done, at
-random times. Each round has a window without and one with a retraining (collect, curate, split, train) from its start
-on, in turn first and last; both see the same arrivals. Latency is from when an event was due to when the broker has its
-prediction. The retraining runs as by default: niceness, cores. One line of JSON a window, the last one over all.
+Real Kafka, a worker with a model trained on a part of the data, events at `--load` of the most that it gets done while
+they are being sent, at random times. Each round has a window without a retraining, and one with it (collect, curate,
+split, train), from its start on, for each way to run it; all see the same arrivals, and each round begins with another
+one. Latency is from when an event was due to when the broker has its prediction. The retraining runs as by default:
+niceness, cores. One line of JSON a window, the last one over all.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -43,7 +45,7 @@ from tests.streams.wire import Ends, free_port
 TASK, SOURCE, PARTITIONS = "wording", "transactions", 4
 TAUGHT, LABELLED = 1500, 900  # texts that the champion learns, and that people label since
 EPOCHS = 40  # of the retraining, so that it lasts as long as a window
-PROBE = 4000  # events by which the most is measured
+PROBE, PROBE_S = 4000, 9.0  # events of a backlog, and seconds of more than it can do, by which the most is measured
 SETTLE_S = 3.0
 
 
@@ -69,7 +71,7 @@ class Desk:
         lines += [f'{name} = "beside-{name.replace("_", "-")}"' for name in TOPICS]
         lines += ["[metrics]", f"port = {free_port()}", "[models]", 'device = "cpu"']
         lines += [f'tasks.{TASK} = "{task}"', f'releases.{TASK} = "{self.champion}"']
-        lines += ["[retrain]", f"knobs.epochs = {EPOCHS}", "knobs.patience = 0", f"[sources.{SOURCE}]"]
+        lines += ["[retrain]", f"knobs.epochs = {EPOCHS}", "knobs.patience = 1000", f"[sources.{SOURCE}]"]
         lines += [f'topic = "beside-{SOURCE}"', f'tasks = ["{TASK}"]']
         lines += ["[sources.news]", "enabled = false", "[sources.chat]", "enabled = false"]
         (self.folder / "streamgauge.toml").write_text("\n".join(lines) + "\n")
@@ -149,14 +151,20 @@ class Stream:
             time.sleep(0.05)
 
     def most_per_s(self) -> float:
-        """Events a second of a backlog: the better of two, the first of which also teaches the worker its batches."""
-        found = []
-        for _ in range(3):
-            self._loader.fill(self._values(PROBE))
-            began = time.perf_counter()
-            self.until_done()
-            found.append(PROBE / (time.perf_counter() - began))
-        return max(found)
+        """Events a second that get done while more are sent; a backlog before teaches the worker its batches."""
+        self._loader.fill(self._values(PROBE))
+        began = time.perf_counter()
+        self.until_done()
+        per_s = 1.5 * PROBE / (time.perf_counter() - began)
+        values = self._values(int(per_s * PROBE_S))
+        with ThreadPoolExecutor(1) as threads:
+            sending = threads.submit(self._loader.pace, values, [row / per_s for row in range(len(values))])
+            time.sleep(PROBE_S / 3)
+            first, began = self._ends.total(), time.perf_counter()
+            sending.result()
+            found = (self._ends.total() - first) / (time.perf_counter() - began)
+        self.until_done()
+        return found
 
     def window(self, per_s: float, seconds: float, seed: int) -> list[float]:
         """Latencies in ms of events that come at random times, Poisson, at this rate for so long."""
@@ -195,7 +203,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--window-s", type=float, default=40.0)
     parser.add_argument("--load", type=float, default=0.7)
-    parser.add_argument("--prefix", default="", help="before the command that retrains, such as: chrt -i 0")
+    parser.add_argument("--way", action="append", default=[""], help="also with this before the command that retrains")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
         "--quiet", type=Path, help="made when all is prepared, removed at the end: others may wait for it"
@@ -227,23 +235,24 @@ def measured(desk: Desk, given: argparse.Namespace) -> None:
     """The rounds, printed."""
     stream = Stream(desk)
     most = stream.most_per_s()
-    rate, ratios = given.load * most, []
+    rate, ways = given.load * most, [None, *given.way]
+    ratios: dict[str, list[float]] = {way: [] for way in given.way}
     for turn in range(given.rounds):
-        p99 = {}
-        for beside in (False, True) if turn % 2 == 0 else (True, False):
+        p99: dict[str | None, float] = {}
+        for way in ways[turn % len(ways) :] + ways[: turn % len(ways)]:
             time.sleep(SETTLE_S)
-            with desk.retraining(shlex.split(given.prefix)) if beside else contextlib.nullcontext() as process:
+            with contextlib.nullcontext() if way is None else desk.retraining(shlex.split(way)) as process:
                 took = stream.window(rate, given.window_s, given.seed + turn)
-                alive = process is None or process.poll() is None
-            p50, p99[beside] = np.percentile(took, [50, 99]).tolist()
-            row = {"round": turn, "retraining": beside, "events": len(took), "p50_ms": p50, "p99_ms": p99[beside]}
-            print(json.dumps(row | {"max_ms": max(took), "to_its_end": alive}), flush=True)
-        ratios.append(p99[True] / p99[False])
-    shown = [round(one, 2) for one in ratios]
-    print(json.dumps({
-        "most_per_s": round(most), "rate_per_s": round(rate), "ratios": shown,
-        "ratio": round(statistics.median(ratios), 2), "prefix": given.prefix,
-    }))  # fmt: skip
+                lasts = process is None or process.poll() is None
+            p50, p99[way] = np.percentile(took, [50, 99]).tolist()
+            row = {"round": turn, "way": way, "events": len(took), "p50_ms": p50, "p99_ms": p99[way], "lasts": lasts}
+            print(json.dumps(row), flush=True)
+        for way in given.way:
+            ratios[way].append(p99[way] / p99[None])
+    found = {way or "as by default": [round(one, 2) for one in its] for way, its in ratios.items()}
+    medians = {way: statistics.median(its) for way, its in found.items()}
+    rates = {"most_per_s": round(most), "rate_per_s": round(rate)}
+    print(json.dumps({"ratios": found, "ratio": medians, **rates}), flush=True)
 
 
 if __name__ == "__main__":
