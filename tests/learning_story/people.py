@@ -18,7 +18,8 @@ ANNOTATORS = tuple(f"annotator-{number}" for number in range(1, 13))
 HOSTILE = "mallory"
 OPINIONS = 2  # of each text
 WRONG_SHARE = 0.05
-HOSTILE_SHARE = 0.35  # of the texts, which the hostile one labels, too, each one wrongly
+HOSTILE_LABELS = 100  # most of the hostile one, each wrong; more at once would be a burst, which is never heard
+HOSTILE_SHARE = 0.35  # of the texts, as long as they last
 
 
 class Labelled(NamedTuple):
@@ -45,7 +46,7 @@ class Desk:
 
         `at_random` says that the texts were drawn by lot, so that they can judge a challenger.
         """
-        wrong = 0
+        wrong = lies = 0
         for one in asked:
             for _ in range(OPINIONS):
                 annotator = ANNOTATORS[self._turn % len(ANNOTATORS)]
@@ -53,7 +54,8 @@ class Desk:
                 errs = self._rng.random() < WRONG_SHARE
                 wrong += errs
                 self._say(one, self._other(one.text.label) if errs else one.text.label, annotator, now_s, at_random)
-            if hostile and self._rng.random() < HOSTILE_SHARE:
+            if hostile and lies < HOSTILE_LABELS and self._rng.random() < HOSTILE_SHARE:
+                lies += 1
                 self._say(one, self._other(one.text.label), HOSTILE, now_s, at_random)
         if left := self._producer.flush(60):
             raise RuntimeError(f"the broker did not take {left} labels")

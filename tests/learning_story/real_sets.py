@@ -30,9 +30,13 @@ REQUESTS = {  # a label of the old set, and what the new set calls it
     "weather": ("weather_query",),
     "what_song": ("music_query",),
 }
+UNMOVED = (  # the champion knows them, too, and nobody says them in other words
+    "calories", "cook_time", "find_phone", "flip_coin", "insurance", "next_song", "reminder", "reminder_update",
+    "roll_dice", "spelling", "timer", "timezone", "todo_list", "todo_list_update", "translate", "update_playlist",
+)  # fmt: skip
 UNHEARD = {"news": ("news_query",), "post": ("social_post",), "send_email": ("email_sendemail",)}
-MOST_OF_LABEL = 90  # texts of the new wording: of the old one there are about as many
-HOLD_OUT_SHARE = 0.5
+MOST_OF_LABEL = 70  # texts of the new wording: of the old one there are about as many
+HOLD_OUT, TAUGHT = 1200, 1000  # texts: with a smaller hold-out the gate refuses many that are as good
 HEARD_SHARE = 0.5
 SEED = 7
 
@@ -44,15 +48,15 @@ def real_world(data: Path) -> World:
         BadDataset: they are not there.
     """
     ours = {its: label for label, theirs in (REQUESTS | UNHEARD).items() for its in theirs}
-    old = unlike_before([row for row in _rows(data / OLD_SET) if row.label in REQUESTS])
+    old = unlike_before([row for row in _rows(data / OLD_SET) if row.label in (*REQUESTS, *UNMOVED)])
     found = [Example(row.text, ours[row.label]) for row in _rows(data / NEW_SET) if row.label in ours]
     new = _at_most(unlike(unlike_before(found), old))
-    cut, heard = int(len(old) * HOLD_OUT_SHARE), int(len(new) * HEARD_SHARE)
+    heard = int(len(new) * HEARD_SHARE)
     return World(
         name=f"requests at home, as in {OLD_SET} and then in {NEW_SET}",
-        labels=(*REQUESTS, *UNHEARD),
-        taught=old[cut:],
-        hold_out=old[:cut],
+        labels=(*REQUESTS, *UNMOVED, *UNHEARD),
+        taught=old[HOLD_OUT : HOLD_OUT + TAUGHT],
+        hold_out=old[:HOLD_OUT],
         heard=new[:heard],
         graded=new[heard:],
         base=None,
