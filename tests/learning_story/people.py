@@ -14,7 +14,7 @@ from streams.events import Feedback, iso
 from streams.settings import Settings
 from tests.learning_story.world import TASK
 
-ANNOTATORS = tuple(f"annotator-{number}" for number in range(1, 13))
+ANNOTATORS = tuple(f"annotator-{number}" for number in range(1, 25))  # few labels each: many at once would be a burst
 HOSTILE = "mallory"
 OPINIONS = 2  # of each text
 WRONG_SHARE = 0.05

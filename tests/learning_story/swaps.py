@@ -33,7 +33,7 @@ def promote(tale: Tale, window_s: float) -> None:
     if not judged[0]["done"]:
         raise RuntimeError("the labels did not decide for it")
     tale.stream.sender.flow(tale.calm_per_s)
-    tale.answers(3 * (len(tale.stage.world.graded) + len(tale.stage.world.hold_out)))
+    tale.until(lambda: _all_answered(tale), f"an answer of {tale.successor} to every text that is graded")
     answered = tale.stream.answered()
     after = {
         f"f1_{name}_after": macro_f1(of_pool(answered, pool, tale.successor))
@@ -42,6 +42,12 @@ def promote(tale: Tale, window_s: float) -> None:
     tale.tell(f"macro-F1 now: new {after['f1_new_after']}, old {after['f1_old_after']}")
     tale.found |= after | {"f1_known_labels_after": on_known_labels(tale, tale.successor)}
     _note(tale, window)
+
+
+def _all_answered(tale: Tale) -> bool:
+    world, answered = tale.stage.world, tale.stream.answered()
+    graded = ((NEW, world.graded), (OLD, world.hold_out))
+    return all(len(of_pool(answered, pool, tale.successor)) == len(texts) for pool, texts in graded)
 
 
 def roll_back(tale: Tale, window_s: float) -> None:
