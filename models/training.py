@@ -233,6 +233,7 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str], max_tokens: int) -> list[
 def token_lengths(base: str, texts: Sequence[str]) -> list[int]:
     """How many tokens each text has for a base encoder. Raises BadBase."""
     tokenizer = load_tokenizer(base_folder(base))
+    tokenizer.no_truncation()  # which an encoder may bring with it
     return [len(tokenizer.encode(sayable(text)).ids) for text in texts]
 
 

@@ -11,7 +11,7 @@ from models.datasets import Example
 from models.errors import BadBase, BadDataset
 from models.evaluation import macro_f1, target_indices
 from models.lessons import Lesson, subjects_of
-from models.tasks import Task
+from models.tasks import PACKAGED_BASE, Task
 from models.train_settings import TrainSettings
 from models.training import Checkpoint, _class_weights, encode, token_lengths, train
 from tests.models.tiny import FILLER, ignore, make_examples, make_money
@@ -277,6 +277,10 @@ def test_max_tokens_is_a_knob(tiny_task: Task) -> None:
 
 def test_lengths_are_counted_in_the_bases_own_tokens(tiny_base: Path) -> None:
     assert token_lengths(str(tiny_base), ["profit", "profit rises today", "\ud83d"]) == [3, 5, 3]
+
+
+def test_a_long_text_is_as_long_as_it_is_where_an_encoder_comes_with_a_limit() -> None:
+    assert token_lengths(PACKAGED_BASE, ["word " * 400]) == [402]
 
 
 def test_curves_get_loss_rate_and_grades(tiny_task: Task) -> None:
