@@ -20,25 +20,19 @@ from models.errors import TRAIN_EXTRA, BadDataset, BadTeacher, MissingExtra, Rel
 from models.lessons import DEV_FRACTION, Lesson
 from models.readers import scan
 from models.recipes import knobs_of
-from models.recombination import recombined
 from models.releases import find_release, home
 from models.teachers import Progress, find_teachers, soft_labels
 
 MOST_UNLABELLED = 50_000  # texts, when nothing else is said
-RECOMBINED = 8_000  # texts, when nothing else is said and nobody brings unlabelled ones
 BASE = "base:"  # before the name of an encoder that is to become a teacher
 
 
 class Unlabelled(NamedTuple):
-    """Texts that only teachers speak of: data files, at most so many texts, and the column that holds them.
-
-    `recombined` more are put together from the texts of each lesson.
-    """
+    """Texts that only teachers speak of: data files, at most so many texts, and the column that holds them."""
 
     files: Sequence[Path] = ()
     most: int = MOST_UNLABELLED
     text_column: str = "text"
-    recombined: int = 0
 
 
 def with_dev(lesson: Lesson, seed: int) -> Lesson:
@@ -68,13 +62,10 @@ def taught(
     of_lessons = _by_lesson(fixed, teachers)
     known = [example.text for lesson in fixed for example in (*lesson.examples, *(lesson.dev_examples or ()))]
     texts = read_unlabelled(unlabelled.files, unlabelled.most, seed, known, unlabelled.text_column)
-
-    def by(lesson: Lesson, refs: Sequence[str]) -> Lesson:
-        own = [example.text for example in lesson.examples]
-        made = recombined(own, unlabelled.recombined, seed, [*known, *texts])
-        return distilled(lesson, ready_teachers(lesson, refs, seed, progress), texts, progress, made)
-
-    return [by(lesson, refs) if refs else lesson for lesson, refs in zip(fixed, of_lessons, strict=True)]
+    return [
+        distilled(lesson, ready_teachers(lesson, its, seed, progress), texts, progress) if its else lesson
+        for lesson, its in zip(fixed, of_lessons, strict=True)
+    ]
 
 
 def _by_lesson(lessons: Sequence[Lesson], teachers: Sequence[str]) -> list[list[str]]:
@@ -133,25 +124,20 @@ def _key(lesson: Lesson, base_sha256: str, settings: str) -> str:
     return hashlib.sha256("\n".join([*parts, lesson.task.model_dump_json()]).encode()).hexdigest()[:16]
 
 
-def distilled(
-    lesson: Lesson, teachers: Sequence[str], unlabelled: Sequence[str], progress: Progress, made: Sequence[str] = ()
-) -> Lesson:
-    """The lesson with the teachers' probabilities for each example, and texts that only they speak of.
-
-    These are `unlabelled` ones, and some that were `made` by `models.recombination`.
+def distilled(lesson: Lesson, teachers: Sequence[str], unlabelled: Sequence[str], progress: Progress) -> Lesson:
+    """The lesson with the teachers' probabilities for each example, and `unlabelled` texts that only they speak of.
 
     `teachers` are releases of the lesson's task, by id or directory. Raises BadTeacher, ReleaseNotFound.
     """
     labels = labels_of(lesson.examples)
     found = find_teachers(lesson.task, teachers, labels)
-    examples = [*lesson.examples, *(Example(text, "") for text in chain(unlabelled, made))]
+    examples = [*lesson.examples, *(Example(text, "") for text in unlabelled)]
     texts = [example.text for example in examples]
     names = ", ".join(teacher.release for teacher in found)
-    more = f"{len(unlabelled)} unlabelled texts" + (f" + {len(made)} recombined ones" if made else "")
     return replace(
         lesson,
         examples=examples,
-        data_name=f"{lesson.data_name} + {more}, taught by {names}",
+        data_name=f"{lesson.data_name} + {len(unlabelled)} unlabelled texts, taught by {names}",
         soft_targets=soft_labels(lesson.task, found, texts, labels, progress),
     )
 

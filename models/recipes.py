@@ -42,10 +42,10 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         "taught": Recipe(
             "plenty of short texts: a larger encoder learns them first, once, and says what it thinks of each",
             {
-                "epochs": 8,
+                "epochs": 15,
                 "learning_rate": 2e-4,
                 "layer_decay": 0.9,
-                "patience": 4,
+                "patience": 5,
                 "distill_weight": 0.7,
                 **STEADY,
             },
@@ -143,7 +143,7 @@ def choose(labels: Sequence[str], token_lengths: Sequence[int], max_tokens: int,
         return _in_time(Chosen("long", why), _tokens(token_lengths, width, len(labels)))
     plain, tokens = _by_balance(counts, long), _tokens(token_lengths, max_tokens, len(labels))
     if teacher_there and tokens <= MOST_TAUGHT_TOKENS:
-        return Chosen("taught", f"{plain.why}; and {TEACHER_BASE} is there to teach")
+        plain = Chosen("taught", f"{plain.why}; and {TEACHER_BASE} is there to teach")
     return _in_time(plain, tokens)
 
 

@@ -17,7 +17,7 @@ from models import releases
 from models.bases import TEACHER_BASE, is_fetched
 from models.curves import Curves, TensorBoardCurves, Together
 from models.datasets import Checked, Columns, check
-from models.distillation import BASE, MOST_UNLABELLED, RECOMBINED, Unlabelled, taught
+from models.distillation import BASE, MOST_UNLABELLED, Unlabelled, taught
 from models.errors import TRAIN_EXTRA, MissingExtra, ModelError
 from models.lessons import Lesson
 from models.mlflow_curves import mlflow_curves
@@ -41,11 +41,8 @@ LOOK_AT_TEXTS = 2000  # to choose a recipe by their length
 TEACHER = "A release to learn its tasks from too, or base:NAME[@SEED] to train one first. May be repeated: an ensemble."
 UNLABELLED = "Texts that only the teachers speak of: JSON lines, CSV or Parquet. May be repeated."
 MOST = "Unlabelled texts at most; of more a random part is taken."
-RECOMBINED_TEXTS = (
-    f"Texts put together from those of --data, for the teachers too. Default: {RECOMBINED}, or --unlabelled."
-)
 NO_TEACHER = (
-    f"a larger encoder could teach this data, for 1 to 3 points more: streamgauge bases fetch {TEACHER_BASE}, then the"
+    f"a larger encoder could teach this data, for a point or two: streamgauge bases fetch {TEACHER_BASE}, then the"
     " same command again; going on without one"
 )
 ALSO = "One more task for the same encoder to learn, with its data; may be repeated."
@@ -64,9 +61,6 @@ def train(
     teacher: Annotated[list[str] | None, typer.Option(help=TEACHER)] = None,
     unlabelled: Annotated[list[Path] | None, typer.Option(help=UNLABELLED)] = None,
     most_unlabelled: Annotated[int, typer.Option(min=1, max=5_000_000, help=MOST)] = MOST_UNLABELLED,
-    recombined_texts: Annotated[
-        int | None, typer.Option("--recombined", min=0, max=1_000_000, help=RECOMBINED_TEXTS)
-    ] = None,
     text_column: TextColumn = "text",
     label_column: LabelColumn = "label",
     knob: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help=KNOB)] = None,
@@ -100,15 +94,13 @@ def train(
         print(f"recipe {chosen.recipe}: {chosen.why}", file=sys.stderr)
         own = RECIPES[chosen.recipe].teacher
         teachers = teacher or ([f"{BASE}{own}@{TrainSettings().seed}"] if own else [])  # one for all seeds of a student
-        if (unlabelled or recombined_texts) and not teachers:
-            option = f"--unlabelled {unlabelled[0]}" if unlabelled else f"--recombined {recombined_texts}"
-            raise ModelError(f"{option}: nobody speaks of these texts without a --teacher")
+        if unlabelled and not teachers:
+            raise ModelError(f"--unlabelled {unlabelled[0]}: nobody speaks of its texts without a --teacher")
         before = parent or settings.start
         replaced = releases.as_parent(releases.find_release(first.task.name, before)) if before else None
         with ExitStack() as opened, progress_bar() as progress:
             if teachers:
-                recombined = (0 if unlabelled else RECOMBINED) if recombined_texts is None else recombined_texts
-                more = Unlabelled(unlabelled or (), most_unlabelled, text_column, recombined)
+                more = Unlabelled(unlabelled or (), most_unlabelled, text_column)
                 lessons = taught(lessons, teachers, more, seed, progress)
             params = {"task": first.task.name, "recipe": chosen.recipe, **settings.model_dump()}
             drawn = _curves(opened, curves, f"train {first.task.name}", params)

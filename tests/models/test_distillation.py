@@ -106,18 +106,6 @@ def test_a_student_learns_from_unlabelled_text_what_few_examples_do_not_say(
     assert together > 0.9
 
 
-def test_texts_are_put_together_from_those_of_the_lesson(tiny_task: Task, tiny_release: Path) -> None:
-    examples, dev = make_examples(20), make_examples(6, start=100)
-    (found,) = taught(
-        [Lesson(tiny_task, examples, "tone.jsonl", dev)], [str(tiny_release)], Unlabelled(recombined=30), 7, ignore
-    )
-    made = [example.text for example in found.examples if not example.label]
-    assert len(found.examples) == 20 + len(made) and len(made) == 30
-    assert not {normalised(text) for text in made} & {normalised(example.text) for example in (*examples, *dev)}
-    assert found.data_name.startswith("tone.jsonl + 0 unlabelled texts + 30 recombined ones, taught by ")
-    assert found.soft_targets is not None and len(found.soft_targets) == 50
-
-
 def test_of_several_lessons_each_is_taught_by_the_teachers_of_its_task(
     tiny_task: Task, money_task: Task, tiny_release: Path, joint_release: Path, data_file: DataFile
 ) -> None:

@@ -62,11 +62,11 @@ def test_an_encoder_that_was_fetched_teaches_unasked_and_one_that_was_not_is_spo
     assert json.loads(run.stdout)["recipe"] == "standard"
 
     shutil.copytree(tiny_base, bases_home() / "all-mpnet-base-v2")
-    run = CliRunner().invoke(app, [*options, "--out", str(tmp_path / "taught"), "--recombined", "12"])
+    run = CliRunner().invoke(app, [*options, "--out", str(tmp_path / "taught")])
     assert run.exit_code == 0, run.output
     assert "recipe taught: " in run.stderr and "bases fetch" not in run.stderr
     result = json.loads(run.stdout)
-    assert (result["recipe"], result["rows"]) == ("taught", 40 + 12)
+    assert (result["recipe"], result["rows"]) == ("taught", 40)
 
     run = CliRunner().invoke(app, [*options, "--out", str(tmp_path / "own"), "--base", str(tiny_base)])
     assert json.loads(run.stdout)["recipe"] == "standard"  # who names an encoder means that one
@@ -75,8 +75,7 @@ def test_an_encoder_that_was_fetched_teaches_unasked_and_one_that_was_not_is_spo
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["train", "tone", "--data", "DATA", "--unlabelled", "x"], "--unlabelled x: nobody speaks of these texts"),
-        (["train", "tone", "--data", "DATA", "--recombined", "9"], "--recombined 9: nobody speaks of these texts"),
+        (["train", "tone", "--data", "DATA", "--unlabelled", "x"], "--unlabelled x: nobody speaks of its texts"),
         (["train", "tone", "--data", "DATA", "--recipe", "taught"], "get it with: streamgauge bases fetch all-mpnet"),
         (["train", "tone", "--data", "DATA", "--teacher", "nobody"], "task 'tone' has no release 'nobody'"),
         (["train", "tone", "--data", "DATA", "--teacher", "base:"], "expected base:NAME or base:NAME@SEED"),
