@@ -108,6 +108,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 "layer_decay": 0.9,
                 "head_start": "centroids",
                 "patience": 2,
+                **STEADY,
             },
         ),
         "quick": Recipe("a first look, in a minute", {"epochs": 4, "learning_rate": 4e-4}),
