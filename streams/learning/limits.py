@@ -9,18 +9,22 @@ import os
 import resource
 
 _MIB = 1 << 20
+_IDLE_FROM = 19  # the lowest niceness; Linux has one class below it
 
 
 def take_little(nice: int, cores: int | None, max_memory_mib: int | None) -> None:
     """Lower this process for good: a job calls it first, before a library counts the cores.
 
     Args:
-        nice: 0 (as others) to 19: at 19 it gets 1.5% of a core that a worker wants too.
+        nice: 0 (as others) to 19: at 19 it also joins the idle class of Linux, so that a thread of a worker that wakes
+            up gets the core at once. Niceness alone shares the core well on average and yet lets such a thread wait.
         cores: how many it may use, the last ones of the machine; None: all.
         max_memory_mib: what it may take, code and files that are mapped left aside; beyond, it gets a `MemoryError`, or
             a native library's own complaint.
     """
     os.setpriority(os.PRIO_PROCESS, 0, max(nice, os.getpriority(os.PRIO_PROCESS, 0)))
+    if nice >= _IDLE_FROM and hasattr(os, "SCHED_IDLE"):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     if cores is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-cores:])
     if max_memory_mib is not None:

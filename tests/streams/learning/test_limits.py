@@ -19,6 +19,7 @@ take_little(*json.loads(sys.argv[1]))
 found = {}
 def look():
     found.update(nice=os.getpriority(os.PRIO_PROCESS, 0), cores=len(os.sched_getaffinity(0)))
+    found["idle"] = os.sched_getscheduler(0) == os.SCHED_IDLE
     try:
         bytearray(600 << 20)
     except MemoryError as error:
@@ -39,9 +40,10 @@ def asked(*limits: int | None) -> dict[str, Any]:
 
 
 def test_a_job_steps_back_keeps_to_its_cores_and_is_bounded() -> None:
-    before = os.getpriority(os.PRIO_PROCESS, 0)
-    assert asked(19, 1, 512) == {"nice": 19, "cores": 1, "out_of_memory": True}
-    assert asked(0, None, None) == {"nice": before, "cores": len(os.sched_getaffinity(0))}
+    before = {"nice": os.getpriority(os.PRIO_PROCESS, 0), "idle": os.sched_getscheduler(0) == os.SCHED_IDLE}
+    assert asked(19, 1, 512) == {"nice": 19, "idle": True, "cores": 1, "out_of_memory": True}
+    assert asked(0, None, None) == {**before, "cores": len(os.sched_getaffinity(0))}
+    assert asked(18, None, None)["idle"] is before["idle"]
 
 
 @pytest.mark.parametrize(
