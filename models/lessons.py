@@ -1,6 +1,7 @@
 """What a model is to learn: its tasks' examples, with a part held out to choose and calibrate it on."""
 
 import random
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -11,10 +12,12 @@ from models.augmentation import AugmentSettings, augment
 from models.datasets import Example, held_out_rows, labels_of
 from models.errors import BadDataset, BadTask
 from models.evaluation import target_indices, without_strangers
+from models.out_of_scope import OUTSIDE_LABELS
 from models.tasks import Task
 
 DEV_FRACTION = 0.1  # of the training examples, held out when no development data is given
 UNLABELLED = -1  # the target of an example without a label
+LEAST_LETTERS = 2  # of a label's name that is to be read: "L0" is a number
 
 Floats = npt.NDArray[np.float32]
 Targets = npt.NDArray[np.int64]
@@ -107,6 +110,29 @@ def with_variants(subject: Subject, settings: AugmentSettings, seed: int) -> Sub
     variants = augment(subject.examples, settings, random.Random(seed))  # noqa: S311 - repeatable, nothing secret
     targets = np.concatenate([subject.targets, _targets(subject.labels, variants)])
     return replace(subject, examples=[*subject.examples, *variants], targets=targets)
+
+
+def with_names(subject: Subject) -> Subject:
+    """The subject, learned also from its labels' names, each one text more of its label; what is held out stays.
+
+    A name says nothing that has fewer than two letters, or that stands for out of scope.
+    """
+    names = [(label, words_of(label)) for label in subject.labels if label not in OUTSIDE_LABELS]
+    added = [Example(words, label) for label, words in names if sum(map(str.isalpha, words)) >= LEAST_LETTERS]
+    soft, weights = subject.soft_targets, subject.weights
+    return replace(
+        subject,
+        examples=[*subject.examples, *added],
+        targets=np.concatenate([subject.targets, _targets(subject.labels, added)]),
+        soft_targets=None if soft is None else np.pad(soft, ((0, len(added)), (0, 0))),  # of these no teacher speaks
+        weights=None if weights is None else np.pad(weights, (0, len(added)), constant_values=weights.mean()),
+    )
+
+
+def words_of(label: str) -> str:
+    """A label's name as words: `card_notWorking` is `card not working`."""
+    apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", label)
+    return " ".join(re.sub(r"[\W_]+", " ", apart).lower().split())
 
 
 def _refuse_what_does_not_fit(lesson: Lesson, labels: tuple[str, ...]) -> None:

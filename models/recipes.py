@@ -52,7 +52,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             TEACHER_BASE,
         ),
         "few-shot": Recipe(
-            "few examples a label: texts of a label are drawn together first, then heads start from their centroids",
+            "few examples a label: its texts and its name are drawn together first, then heads start from their centroids",
             {
                 "contrast_epochs": 15,
                 "contrast_learning_rate": 2e-4,
@@ -62,6 +62,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 "head_start": "centroids",
                 "batch_texts": 32,
                 "label_smoothing": 0.1,
+                "learn_names": True,
                 **STEADY,
             },
         ),

@@ -56,6 +56,7 @@ class TrainSettings(BaseModel):
 
     augment: AugmentSettings | None = Field(default=None, description="also learn from variants of the examples")
 
+    learn_names: bool = Field(default=False, description="each label's name, as words, is one more text of it")
     vary_share: float = Field(
         default=0.0,
         ge=0,

@@ -24,7 +24,7 @@ from models.classifier import pad_id
 from models.curves import Curves, Together
 from models.datasets import Example, data_hash, imbalance
 from models.held_out import held_out_f1, held_out_temperature
-from models.lessons import UNLABELLED, Lesson, Subject, subjects_of, with_variants
+from models.lessons import UNLABELLED, Lesson, Subject, subjects_of, with_names, with_variants
 from models.losses import adversarial_step, classification_loss, contrastive_loss, disagreement, distillation_loss
 from models.network import (
     Feed,
@@ -129,6 +129,8 @@ def train(  # noqa: C901 - one flat loop, read from top to bottom
     subjects = subjects_of(lessons, settings.split_seed)
     if settings.augment:
         subjects = [with_variants(subject, settings.augment, settings.seed) for subject in subjects]
+    if settings.learn_names:
+        subjects = [with_names(subject) for subject in subjects]
     epochs, learning_rate = settings.preset
     torch.manual_seed(settings.seed)
     if settings.threads:

@@ -6,7 +6,7 @@ import pytest
 from models.augmentation import AugmentSettings
 from models.datasets import Example
 from models.errors import BadDataset, BadTask
-from models.lessons import UNLABELLED, Lesson, base_of, subjects_of, with_variants
+from models.lessons import UNLABELLED, Lesson, base_of, subjects_of, with_names, with_variants, words_of
 from models.tasks import Task
 from tests.models.tiny import make_examples, make_money
 
@@ -107,3 +107,28 @@ def test_a_teacher_may_say_nothing_of_what_has_a_label() -> None:
     examples[7] = Example("nobody speaks of it", "")
     with pytest.raises(BadDataset, match="each row adds up to 1"):
         subjects_of([Lesson(TONE, examples, "tone", make_examples(10), soft)], seed=7)
+
+
+def test_names_that_say_something_are_texts_of_their_labels() -> None:
+    labels = ("L1", "cardArrival", "lost_or-stolen card", "oos", "\u6c47\u6b3e")
+    examples = [Example(f"{label} {number}", label) for label in labels for number in range(4)]
+    weights = np.linspace(1, 3, len(examples), dtype=np.float32)
+    soft = np.full((len(examples), 5), 0.2, np.float32)
+    (subject,) = subjects_of([Lesson(TONE, examples, "tone", examples[:5], soft, weights)], seed=7)
+    named = with_names(subject)
+    assert named.examples[len(examples) :] == [
+        Example("card arrival", "cardArrival"),
+        Example("lost or stolen card", "lost_or-stolen card"),
+        Example("\u6c47\u6b3e", "\u6c47\u6b3e"),
+    ]
+    assert [named.labels[target] for target in named.targets[len(examples) :]] == [labels[1], labels[2], labels[4]]
+    assert named.soft_targets is not None
+    assert named.soft_targets[len(examples) :].sum() == 0  # the teacher has not been asked
+    assert named.weights is not None
+    assert named.weights[len(examples) :].tolist() == pytest.approx([2.0] * 3)
+    assert named.dev_examples == subject.dev_examples
+
+
+def test_a_labels_name_as_words() -> None:
+    assert words_of("Refund_not_showing_up") == "refund not showing up"
+    assert words_of("ATM-support") == "atm support"
