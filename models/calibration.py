@@ -1,7 +1,5 @@
-"""Scores that mean what they say: calibration, its measure and its cure, and what abstaining by scores gives."""
+"""Whether scores mean what they say, and what abstaining by them gives."""
 
-import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -9,11 +7,8 @@ import numpy.typing as npt
 
 ECE_BINS = 15  # as in Guo et al. 2017
 DRAWS = 100  # of outcomes: the mean of their errors is then known to a tenth of its deviation
-TEMPERATURES = (0.2, 10.0)  # the range searched: outside it the logits are broken, not uncalibrated
-GOLDEN = (math.sqrt(5) - 1) / 2
 
 Floats = npt.NDArray[np.floating]
-Ints = npt.NDArray[np.integer]
 Bools = npt.NDArray[np.bool_]
 
 
@@ -58,41 +53,3 @@ def abstention(confidence: Floats, correct: Bools, review_below: float) -> tuple
     """
     decided = confidence >= review_below
     return float(decided.mean()), float(correct[decided].mean()) if decided.any() else None
-
-
-def negative_log_likelihood(logits: Floats, targets: Ints, temperature: float) -> float:
-    """Mean -log p(target) of logits [n, labels] divided by the temperature."""
-    scaled = logits.astype(np.float64) / temperature
-    scaled -= scaled.max(axis=1, keepdims=True)
-    log_partition = np.log(np.exp(scaled).sum(axis=1))
-    return float((log_partition - scaled[np.arange(len(targets)), targets]).mean())
-
-
-def fit_temperature(logits: Floats, targets: Ints) -> float:
-    """The temperature that minimises the NLL of held-out logits [n, labels] (Guo et al. 2017, section 4.2).
-
-    Few held-out examples say little: a normal prior on 1 / temperature, mean 1 and deviation 0.5, holds them back.
-    The cost is convex in 1 / temperature, so there is one minimum for the golden section to find.
-    """
-
-    def cost(inverse: float) -> float:
-        return negative_log_likelihood(logits, targets, 1 / inverse) + 2 * (inverse - 1) ** 2 / len(targets)
-
-    coldest, hottest = TEMPERATURES
-    return 1 / golden_section(cost, 1 / hottest, 1 / coldest)
-
-
-def golden_section(function: Callable[[float], float], low: float, high: float, tolerance: float = 1e-4) -> float:
-    """Where a function with one minimum in [low, high] takes it, to within `tolerance`."""
-    left, right = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
-    at_left, at_right = function(left), function(right)
-    while high - low > tolerance:
-        if at_left < at_right:
-            high, right, at_right = right, left, at_left
-            left = high - GOLDEN * (high - low)
-            at_left = function(left)
-        else:
-            low, left, at_left = left, right, at_right
-            right = low + GOLDEN * (high - low)
-            at_right = function(right)
-    return (low + high) / 2

@@ -102,7 +102,7 @@ def _limits(manifest: Manifest) -> Iterator[str]:
         yield "- Every text gets one of the labels above, also one that none of them fits; low scores are for people."
     yield f"- It reads {manifest.max_tokens} tokens at once; a longer text is scored in overlapping windows."
     for head in manifest.heads:
-        yield f"- {_cell(head.task)}: calibrated, by a temperature of {head.temperature:.4g}, for text like its data."
+        yield f"- {_cell(head.task)}: calibrated, by {_temperatures(head)}, for text like its data."
         if head.scope is not None:
             took, turned = f"{head.scope.false_acceptance:.3f}", f"{head.scope.false_rejection:.3f}"
             yield (
@@ -157,6 +157,11 @@ def _flat(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield from _flat(f"{prefix}{name}.", value)
         else:
             yield f"{prefix}{name}", _figure(value)
+
+
+def _temperatures(head: HeadEntry) -> str:
+    bends = (f", from a lead of {bend.lead:.4g} on {bend.temperature:.4g}" for bend in head.bends)
+    return f"a temperature of {head.temperature:.4g}{''.join(bends)}"
 
 
 def _figure(value: Any) -> str:

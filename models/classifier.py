@@ -26,6 +26,7 @@ from models.runtimes import Device, Floats, Runtime, open_runtime
 from models.runtimes.measuring import BATCH_TOKENS
 from models.softmax import softmax
 from models.tasks import Task
+from models.temperature import Calibration
 from models.windows import MAX_CHARS_A_TOKEN, MAX_WINDOWS, merge, overlap_tokens
 
 Span = tuple[int, int]  # the first character and the one after the last; (0, 0) is nowhere
@@ -54,7 +55,7 @@ class Head:
 
     task: str
     labels: tuple[str, ...]
-    temperature: float
+    calibration: Calibration
     columns: slice
     scope: Scope | None = None  # None: it does not tell what is out of scope, but by a label for it
 
@@ -65,7 +66,7 @@ class Head:
 
     def probabilities(self, logits: Floats) -> Floats:
         """Calibrated probabilities [n, labels] from a model's logits [n, columns]; every row adds up to 1."""
-        return softmax(logits[:, self.columns] / np.float32(self.temperature))
+        return softmax(self.calibration.applied(logits[:, self.columns]))
 
     def scores(self, logits: Floats) -> Floats:
         """Calibrated probabilities, and where the head has a scope one column more: how familiar each text is."""
@@ -250,7 +251,7 @@ def heads_of(entries: Sequence[HeadEntry]) -> list[Head]:
     """The heads of a manifest with their columns, one after the other."""
     ends = list(accumulate(len(entry.labels) for entry in entries))
     return [
-        Head(entry.task, entry.labels, entry.temperature, slice(end - len(entry.labels), end), entry.scope)
+        Head(entry.task, entry.labels, entry.calibration, slice(end - len(entry.labels), end), entry.scope)
         for entry, end in zip(entries, ends, strict=True)
     ]
 

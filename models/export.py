@@ -226,7 +226,14 @@ def _manifest(checkpoint: Checkpoint, recipe: str, directory: Path, parent: Pare
             _tasks(checkpoint), created_at, files, [head.data.sha256 for head in checkpoint.heads]
         ),
         heads=tuple(
-            HeadEntry(task=head.task.name, labels=head.labels, temperature=head.temperature, data=head.data, metrics={})
+            HeadEntry(
+                task=head.task.name,
+                labels=head.labels,
+                temperature=head.calibration.temperature,
+                bends=head.calibration.bends,
+                data=head.data,
+                metrics={},
+            )
             for head in checkpoint.heads
         ),
         max_tokens=checkpoint.max_tokens,

@@ -3,21 +3,21 @@
 import numpy as np
 import numpy.typing as npt
 
-from models.calibration import TEMPERATURES, fit_temperature, golden_section
 from models.evaluation import macro_f1
 from models.lessons import Subject
 from models.softmax import softmax
 from models.tasks import Task
+from models.temperature import UNTEMPERED, Calibration, fit_calibration, negative_log_likelihood
 from models.windows import TextWindows, merge_all
 
 Floats = npt.NDArray[np.float32]
 
 
 def held_out_scores(
-    logits: Floats, windows: TextWindows, subject: Subject, task: Task, temperature: float = 1.0
+    logits: Floats, windows: TextWindows, subject: Subject, task: Task, calibration: Calibration = UNTEMPERED
 ) -> Floats:
     """Probabilities [texts, labels] from the logits [windows, labels] of a subject's development texts."""
-    rows = softmax(logits / np.float32(temperature))
+    rows = softmax(calibration.applied(logits))
     return merge_all(rows, windows, task.long_text, task.alert_columns(subject.labels))
 
 
@@ -27,19 +27,17 @@ def held_out_f1(logits: Floats, windows: TextWindows, subject: Subject, task: Ta
     return macro_f1(subject.dev_targets, chosen, subject.labels)
 
 
-def held_out_temperature(logits: Floats, windows: TextWindows, subject: Subject, task: Task) -> float:
-    """The temperature for the windows' logits that makes the texts' scores likeliest; see `evaluation.fit_temperature`.
+def held_out_calibration(logits: Floats, windows: TextWindows, subject: Subject, task: Task) -> Calibration:
+    """What the windows' logits are to be divided by, so that the texts' scores are likeliest.
 
-    Where windows are merged the mean is flatter than each of them, and one fitted to lone windows would be too warm.
+    Where windows are merged the mean is flatter than each of them, and what fits lone windows would be too warm.
     """
-    if len(windows.ids) == len(windows.ends):
-        return fit_temperature(logits, subject.dev_targets)
     texts = np.arange(len(subject.dev_targets))
 
-    def cost(inverse: float) -> float:
-        scores = held_out_scores(logits, windows, subject, task, 1 / inverse)
-        likelihood = np.log(np.maximum(scores[texts, subject.dev_targets], 1e-12)).mean()
-        return float(2 * (inverse - 1) ** 2 / len(texts) - likelihood)
+    def loss(calibration: Calibration) -> float:
+        if len(windows.ids) == len(texts):
+            return negative_log_likelihood(logits, subject.dev_targets, calibration)
+        scores = held_out_scores(logits, windows, subject, task, calibration)
+        return -float(np.log(np.maximum(scores[texts, subject.dev_targets], 1e-12)).mean())
 
-    coldest, hottest = TEMPERATURES
-    return 1 / golden_section(cost, 1 / hottest, 1 / coldest)
+    return fit_calibration(loss, logits, len(texts))

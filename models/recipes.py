@@ -52,7 +52,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             TEACHER_BASE,
         ),
         "few-shot": Recipe(
-            "few examples a label: its texts and its name are drawn together first, then heads start from their centroids",
+            "few examples a label: its texts and name are drawn together first, then heads start from their centroids",
             {
                 "contrast_epochs": 15,
                 "contrast_learning_rate": 2e-4,

@@ -29,6 +29,7 @@ from models.lineage import Code, Parent, Sha256
 from models.onnx_files import refuse_foreign_tensors
 from models.out_of_scope import Scope
 from models.references import is_reference
+from models.temperature import MAX_BENDS, Bend, Calibration
 
 MODEL = "model.onnx"
 TOKENIZER = "tokenizer.json"
@@ -79,9 +80,25 @@ class HeadEntry(BaseModel):
     task: str
     labels: tuple[str, ...] = Field(min_length=2)
     temperature: float = Field(gt=0, description="logits are divided by it before the softmax")
+    bends: tuple[Bend, ...] = Field(
+        default=(), max_length=MAX_BENDS, description="from which lead of the best label on another one holds"
+    )
     data: Data
     metrics: dict[str, Any]
     scope: Scope | None = Field(default=None, description="from where on a text is in scope, if that was learned")
+
+    @field_validator("bends")
+    @classmethod
+    def _by_ascending_lead(cls, bends: tuple[Bend, ...]) -> tuple[Bend, ...]:
+        leads = [bend.lead for bend in bends]
+        if leads != sorted(set(leads)):
+            raise ValueError("the leads must ascend")
+        return bends
+
+    @property
+    def calibration(self) -> Calibration:
+        """What its logits are divided by."""
+        return Calibration(self.temperature, self.bends)
 
 
 class Manifest(BaseModel):

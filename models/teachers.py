@@ -115,6 +115,7 @@ def _key(manifest: Manifest, head: HeadEntry, task: Task) -> str:
     """Its files, calibration and columns, and how the windows of a long text make one row of scores."""
     alerts = task.alert_columns(head.labels)
     content = [sorted(manifest.files.items()), head.task, head.labels, head.temperature, task.long_text, alerts]
+    content += [[bend.lead, bend.temperature] for bend in head.bends]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
 

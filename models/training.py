@@ -23,7 +23,7 @@ from models.bases import base_folder
 from models.classifier import pad_id
 from models.curves import Curves, Together
 from models.datasets import Example, data_hash, imbalance
-from models.held_out import held_out_f1, held_out_temperature
+from models.held_out import held_out_calibration, held_out_f1
 from models.lessons import UNLABELLED, Lesson, Subject, subjects_of, with_names, with_variants
 from models.losses import adversarial_step, classification_loss, contrastive_loss, disagreement, distillation_loss
 from models.network import (
@@ -55,6 +55,7 @@ from models.schedule import (
     shuffler_of,
 )
 from models.tasks import Task
+from models.temperature import Calibration
 from models.train_settings import TrainSettings
 from models.variation import varied
 from models.windows import TextWindows, sayable, windows_of
@@ -73,7 +74,7 @@ class TrainedHead:
     task: Task
     labels: tuple[str, ...]
     columns: slice  # its own among the model's logits
-    temperature: float
+    calibration: Calibration
     dev_macro_f1: float
     dev_examples: tuple[Example, ...]  # the model did not learn from them; it was chosen and calibrated on them
     strangers: tuple[Example, ...]  # nor from these, which are out of scope
@@ -404,7 +405,7 @@ def _trained(lesson: Lesson, matter: _Matter, graded: _Graded) -> TrainedHead:
         task=task,
         labels=subject.labels,
         columns=subject.columns,
-        temperature=held_out_temperature(*graded),
+        calibration=held_out_calibration(*graded),
         dev_macro_f1=held_out_f1(*graded),
         dev_examples=tuple(subject.dev_examples),
         strangers=tuple(subject.strangers),

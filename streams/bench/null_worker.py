@@ -12,6 +12,7 @@ import uvloop
 
 from models.classifier import Encoded, Head, Span
 from models.tasks import load_task
+from models.temperature import UNTEMPERED
 from models.windows import Floats
 from streams.bench.systems.common import NULL_LABELS, NULL_RELEASE, NULL_ROW
 from streams.live import Loaded
@@ -28,7 +29,7 @@ class NullModel:
     release, runtime, device, slots, packs = NULL_RELEASE, "null", "cpu", 1, False
 
     def __init__(self, task: str) -> None:
-        self.heads: Mapping[str, Head] = {task: Head(task, NULL_LABELS, 1.0, slice(0, len(NULL_LABELS)))}
+        self.heads: Mapping[str, Head] = {task: Head(task, NULL_LABELS, UNTEMPERED, slice(0, len(NULL_LABELS)))}
         self._task = task
 
     def encode(self, texts: Sequence[str]) -> list[Encoded]:

@@ -73,7 +73,9 @@ def gradients(model: Any, classifier: Classifier, text: str, explained: Explanat
             logits = model(tokens.expand(GRADIENT_STEPS, -1), torch.ones(GRADIENT_STEPS, len(ids), dtype=torch.int64))
         finally:
             hook.remove()
-        scores = (logits[:, head.columns] / head.temperature).softmax(dim=1)[:, column - head.columns.start]
+        rows = logits[:, head.columns]
+        factors = torch.from_numpy(head.calibration.factors(rows.detach().numpy()))
+        scores = (rows * factors[:, None]).softmax(dim=1)[:, column - head.columns.start]
         (slopes,) = torch.autograd.grad(scores.sum(), path)
         of_tokens = ((end - start) * slopes.mean(dim=0, keepdim=True)).sum(dim=2)[0].tolist()
         for (first, last), weight in zip(spans, of_tokens, strict=True):

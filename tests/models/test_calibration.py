@@ -1,5 +1,3 @@
-import math
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,9 +8,6 @@ from models.calibration import (
     abstention,
     calibration_floor,
     expected_calibration_error,
-    fit_temperature,
-    golden_section,
-    negative_log_likelihood,
     reliability,
 )
 
@@ -78,44 +73,3 @@ def test_a_stricter_threshold_never_covers_more(
 ) -> None:
     low, high = sorted((one, two))
     assert abstention(confidence, correct, low)[0] >= abstention(confidence, correct, high)[0]
-
-
-def test_nll_by_hand() -> None:
-    logits = np.array([[math.log(3), 0.0], [0.0, 0.0]])  # p(target) = 3/4 and 1/2
-    targets = np.array([0, 1])
-    assert negative_log_likelihood(logits, targets, 1.0) == pytest.approx(-(math.log(0.75) + math.log(0.5)) / 2)
-    assert negative_log_likelihood(1000 * logits, targets, 1.0) < 1.0  # no overflow
-
-
-def test_the_temperature_recovers_a_known_one() -> None:
-    generator = np.random.default_rng(3)
-    logits = generator.normal(0, 2, (5000, 4))
-    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    targets = np.array([generator.choice(4, p=row) for row in probabilities])
-    assert fit_temperature(2.5 * logits, targets) == pytest.approx(2.5, rel=0.05)
-    assert fit_temperature(logits / 2, targets) == pytest.approx(0.5, rel=0.05)
-
-
-def test_a_handful_of_right_answers_does_not_make_the_scores_certain() -> None:
-    logits = np.array([[2.0, 0.0], [0.0, 2.0]])
-    few = fit_temperature(logits, np.array([0, 1]))
-    many = fit_temperature(np.tile(logits, (500, 1)), np.tile(np.array([0, 1]), 500))
-    assert many < few < 1.0
-    assert few > 0.6
-
-
-@given(
-    arrays.arrays(np.float32, (12, 3), elements=st.floats(-10, 10, width=32)),
-    arrays.arrays(np.int64, 12, elements=st.integers(0, 2)),
-)
-def test_the_fitted_temperature_stays_in_range_and_does_not_hurt(logits: np.ndarray, targets: np.ndarray) -> None:
-    temperature = fit_temperature(logits, targets)
-    assert 0.2 <= temperature <= 10.0
-    fitted = negative_log_likelihood(logits, targets, temperature)
-    assert fitted <= negative_log_likelihood(logits, targets, 1.0) + 1e-3
-
-
-@given(st.floats(-5, 5))
-def test_golden_section_finds_a_minimum_inside_and_at_the_bounds(minimum: float) -> None:
-    found = golden_section(lambda x: (x - minimum) ** 2, -3.0, 3.0)
-    assert found == pytest.approx(min(max(minimum, -3.0), 3.0), abs=1e-3)

@@ -13,6 +13,7 @@ from models.errors import IntegrityError
 from models.lineage import Code, Parent
 from models.out_of_scope import Scope
 from models.releases import Base, Data, HeadEntry, Manifest
+from models.temperature import Bend
 from tests.models.filled import empty_graph
 
 DEV: dict[str, Any] = {
@@ -77,7 +78,7 @@ def test_a_card_says_what_was_measured_and_where_it_comes_from() -> None:
         assert row in rows, row
     assert "made on 2026-11-22 with Streamgauge 0.1.0" in text
     assert "Recipe train-full, method full, seed 7, weights in fp32." in text
-    assert "temperature of 1.25" in text
+    assert "temperature of 1.25, for text" in text
     assert "weakest on spam (F1 0.845)" in text  # of scam there was no example to be weak on
     assert "streamgauge classify risk --release risk-20261122-1a2b3c4d" in text
 
@@ -139,3 +140,11 @@ def test_the_card_is_hashed_with_its_release(tmp_path: Path) -> None:
     (tmp_path / CARD).write_text("# the best model there is\n")
     with pytest.raises(IntegrityError, match=r"card\.md: is not the file"):
         releases.verify(tmp_path)
+
+
+def test_a_card_says_where_the_temperature_bends() -> None:
+    manifest = make_manifest()
+    head = manifest.heads[0].model_copy(update={"bends": (Bend(lead=3.5, temperature=0.5),)})
+    assert "a temperature of 1.25, from a lead of 3.5 on 0.5, for text" in card(
+        manifest.model_copy(update={"heads": (head,)})
+    )

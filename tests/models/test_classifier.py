@@ -52,7 +52,7 @@ def test_one_run_gives_every_tasks_scores(joint: Model, tiny_task: Task, money_t
     for task in (tiny_task, money_task):
         head = joint.heads[task.name]
         np.testing.assert_allclose(found[task.name].sum(axis=1), 1, rtol=1e-5)
-        np.testing.assert_array_equal(found[task.name], softmax(logits[:, head.columns] / np.float32(head.temperature)))
+        np.testing.assert_array_equal(found[task.name], softmax(head.calibration.applied(logits[:, head.columns])))
         np.testing.assert_allclose(Classifier(joint, task).classify(texts), found[task.name], atol=1e-4)
 
 

@@ -109,7 +109,7 @@ def test_one_graph_holds_all_heads_each_with_the_checkpoints_logits(
     with torch.inference_mode():
         source = joint_checkpoint.model(torch.from_numpy(ids), torch.from_numpy(mask)).numpy()
     for head in joint_checkpoint.heads:
-        expected = softmax(source[:, head.columns] / head.temperature)
+        expected = softmax(head.calibration.applied(source[:, head.columns]))
         np.testing.assert_allclose(rows[head.task.name], expected, atol=1e-4)
 
 

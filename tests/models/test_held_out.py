@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from models.calibration import fit_temperature
 from models.datasets import Example
-from models.held_out import held_out_f1, held_out_scores, held_out_temperature
+from models.held_out import held_out_calibration, held_out_f1, held_out_scores
 from models.lessons import Lesson, Subject, subjects_of
 from models.tasks import LabelPolicy, Task
+from models.temperature import Calibration, fit_calibration, negative_log_likelihood
 from models.windows import TextWindows
 
 MEAN = Task(name="tone")
@@ -30,12 +30,14 @@ def test_a_long_text_is_graded_by_all_its_windows_and_the_tasks_rule() -> None:
     assert held_out_f1(logits, windows, subject, MAX) < 1.0
 
 
-def test_the_temperature_of_short_texts_is_the_usual_one() -> None:
+def test_the_calibration_of_short_texts_is_that_of_their_windows() -> None:
     rng = np.random.default_rng(1)
-    subject = subject_of(*["good", "bad"] * 30)
-    logits = rng.normal(size=(60, 2)).astype(np.float32) * 4
-    windows = TextWindows([[1]] * 60, list(range(1, 61)))
-    assert held_out_temperature(logits, windows, subject, MEAN) == fit_temperature(logits, subject.dev_targets)
+    subject = subject_of(*["good", "bad"] * 120)
+    logits = rng.normal(size=(240, 2)).astype(np.float32) * 4
+    windows = TextWindows([[1]] * 240, list(range(1, 241)))
+    found = held_out_calibration(logits, windows, subject, MEAN)
+    assert found == fit_calibration(lambda its: negative_log_likelihood(logits, subject.dev_targets, its), logits, 240)
+    assert len(found.bends) == 2
 
 
 def test_the_temperature_of_long_texts_is_the_likeliest_for_their_merged_scores() -> None:
@@ -44,11 +46,14 @@ def test_the_temperature_of_long_texts_is_the_likeliest_for_their_merged_scores(
     signs = np.where(subject.dev_targets == 1, 1.0, -1.0).repeat(3)
     right = np.column_stack([-signs, signs]) * 1.5 + rng.normal(size=(240, 2)) * 4  # windows err, their mean less
     logits, windows = right.astype(np.float32), TextWindows([[1] * 9] * 240, list(range(3, 241, 3)))
+    targets = subject.dev_targets.repeat(3)
 
     def loss(temperature: float) -> float:
-        scores = held_out_scores(logits, windows, subject, MEAN, temperature)
+        scores = held_out_scores(logits, windows, subject, MEAN, Calibration(temperature))
         return float(-np.log(scores[np.arange(80), subject.dev_targets]).mean() + 2 * (1 / temperature - 1) ** 2 / 80)
 
-    found = held_out_temperature(logits, windows, subject, MEAN)
-    assert loss(found) <= min(loss(found * 1.05), loss(found / 1.05))
-    assert found < fit_temperature(logits, subject.dev_targets.repeat(3))  # merging has flattened already
+    found = held_out_calibration(logits, windows, subject, MEAN)
+    assert found.bends == ()  # 80 texts do not show one
+    assert loss(found.temperature) <= min(loss(found.temperature * 1.05), loss(found.temperature / 1.05))
+    alone = fit_calibration(lambda its: negative_log_likelihood(logits, targets, its), logits, 80)
+    assert found.temperature < alone.temperature  # merging has flattened already

@@ -8,6 +8,7 @@ import pytest
 
 from models import releases
 from models.errors import IntegrityError, ReleaseExists, ReleaseNotFound
+from models.temperature import Calibration
 from tests.models.filled import DAY, fill
 
 OLD: dict[str, Any] = {  # what was at the top of a manifest when a release had one task
@@ -107,6 +108,9 @@ def test_a_manifest_that_leaves_a_file_out_does_not_verify(tmp_path: Path) -> No
     ("field", "value"),
     [
         ('"temperature":1.0', '"temperature":0'),
+        ('"bends":[]', '"bends":[{"lead":1.0,"temperature":0.0}]'),
+        ('"bends":[]', '"bends":[{"lead":1.0,"temperature":NaN}]'),
+        ('"bends":[]', '"bends":[{"lead":2.0,"temperature":1.0},{"lead":2.0,"temperature":2.0}]'),
         ('"max_tokens":16', '"max_tokens":1e9'),
         ('"model.onnx":', '"../model.onnx":'),
         ('"labels":["a","b"]', '"labels":["a"]'),
@@ -174,7 +178,7 @@ def test_a_manifest_of_0_1_0_has_one_head(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(json.dumps(old))
     manifest = releases.verify(tmp_path)
     (head,) = manifest.heads
-    assert (head.task, head.labels, head.temperature) == ("risk", ("ham", "spam"), 0.62)
+    assert (head.task, head.labels, head.calibration) == ("risk", ("ham", "spam"), Calibration(0.62))
     assert (head.data.rows, head.metrics) == (3900, {"dev": {"macro_f1": 0.95}})
     assert releases.find_release("risk", str(tmp_path)) == tmp_path
     assert (manifest.release, manifest.files) == (new.release, new.files)

@@ -14,6 +14,7 @@ import numpy as np
 
 from models.classifier import Encoded, Head, Span
 from models.tasks import load_task
+from models.temperature import UNTEMPERED
 from models.windows import Floats
 
 BREAKS_MODEL, BREAKS_TOKENISER, NOT_FINITE = "breaks-the-model", "breaks-the-tokeniser", "scores-not-finite"
@@ -56,7 +57,7 @@ class StormModel:
 
     def __init__(self, tasks: Sequence[str]) -> None:
         self.heads: Mapping[str, Head] = {
-            task: Head(task, labels_of(task), 1.0, slice(0, len(labels_of(task)))) for task in tasks
+            task: Head(task, labels_of(task), UNTEMPERED, slice(0, len(labels_of(task)))) for task in tasks
         }
         self._fails_until_s = 0.0
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from models.classifier import Encoded, Head, Span
 from models.tasks import LabelPolicy, Task
+from models.temperature import UNTEMPERED
 from models.windows import Rule
 from streams.live import Loaded, Served
 
@@ -64,7 +65,7 @@ class FakeModel:
         self.heads: dict[str, Head] = {}
         for task, labels in (heads or {"risk": LABELS}).items():
             first = sum(len(head.labels) for head in self.heads.values())
-            self.heads[task] = Head(task, tuple(labels), 1.0, slice(first, first + len(labels)))
+            self.heads[task] = Head(task, tuple(labels), UNTEMPERED, slice(first, first + len(labels)))
         self.batches: list[list[str]] = []  # in the order in which they passed the gate
         self.most_at_once = 0
         self.broken = broken
