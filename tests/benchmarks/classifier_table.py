@@ -68,8 +68,8 @@ def measured(name: str, seed: int, sets: Path, out: Path, train: Sequence[str]) 
         "recipe": trained["recipe"],
         "cpu_minutes": minutes,
         "best_epoch": trained["metrics"].get("best_epoch"),
-        **{key: graded[key] for key in ("accuracy", "macro_f1", "ece", "ece_floor", "auc", "average_precision")},
-        "out_of_scope": graded["out_of_scope"],
+        **{key: graded[key] for key in ("accuracy", "macro_f1", "ece", "ece_floor")},
+        **{key: graded.get(key) for key in ("auc", "average_precision", "out_of_scope")},  # where they can be had
         "worst_drop": graded["robustness"]["worst_drop"],
         "variants": {
             one["precision"]: {**one["grades"][task], "refused": one["refused"]} for one in compressed["variants"]

@@ -15,7 +15,7 @@ from models.tasks import Task
 from models.train_settings import TrainSettings
 from tests.models.tiny import ignore, make_examples, make_money
 
-KNOBS = {"epochs": 5, "learning_rate": 1e-2, "learn_embeddings": True, "batch_texts": 16, "threads": 1}
+KNOBS = {"epochs": 10, "learning_rate": 1e-2, "learn_embeddings": True, "batch_texts": 16, "threads": 1}
 OLD = make_examples(80, start=200)
 
 
