@@ -3,6 +3,10 @@
 One idempotent producer with `acks=all` for the process. `send` returns a future that resolves when the broker has
 acknowledged every record of the call, and fails when one of them could not be delivered. Delivery reports are fetched
 by the event loop: a thread of their own would take the interpreter's lock from it once for every record.
+
+An acknowledgement that names no offset is none. After a lost answer librdkafka sends again, takes "I have had this
+sequence number" for a success, and then the record may be there or not (seen on a busy broker; librdkafka's issue 4134
+tells the like). Such a record is sent once more: outputs are known by their ids, so twice does no harm.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -34,6 +38,10 @@ BROKER_AWAY = {
     KafkaError.NOT_ENOUGH_REPLICAS, KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
 }  # fmt: skip
 
+Report = Callable[[KafkaError | None, Message], None]  # librdkafka's word on one record
+
+log = logging.getLogger(__name__)
+
 
 class DeliveryFailed(RuntimeError):
     """The broker refused an output; the message names the topic."""
@@ -47,19 +55,39 @@ def delivery_failure(error: KafkaError, topic: str, who: str) -> Exception:
     return kind(f"output to topic {topic!r} was not acknowledged: {error.str()}")
 
 
-class _Delivery:
-    """Counts down the acknowledgements of one call; used where reports are served: on the loop, or in `close`."""
+def undelivered(error: KafkaError | None, message: Message) -> KafkaError | None:
+    """Why a record with this report cannot be counted on; None where the broker has said where it lies."""
+    if error is None and message.offset() is None:
+        return KafkaError(KafkaError._MSG_TIMED_OUT, "it was acknowledged without an offset: it may be there or not")
+    return error
 
-    def __init__(self, count: int, future: asyncio.Future[None], who: str) -> None:
+
+class _Delivery:
+    """Counts down the acknowledgements of one call; used where reports are served: on the loop, or in `close`.
+
+    Args:
+        count: how many there will be.
+        future: resolved by the last of them.
+        who: we are, for messages.
+        again: sends a record once more, with a report that comes here; False where it cannot.
+    """
+
+    def __init__(
+        self, count: int, future: asyncio.Future[None], who: str, again: Callable[[Message, Report], bool]
+    ) -> None:
         self._missing = count
         self._who = who
         self._future = future
+        self._again = again
         self._error: Exception | None = None
 
     def report(self, error: KafkaError | None, message: Message) -> None:
+        failure = undelivered(error, message)
+        if error is None and failure is not None and self._again(message, self.report):
+            return
         self._missing -= 1
-        if error is not None and self._error is None:
-            self._error = delivery_failure(error, str(message.topic()), self._who)
+        if failure is not None and self._error is None:
+            self._error = delivery_failure(failure, str(message.topic()), self._who)
         if not self._missing:
             self._future.get_loop().call_soon_threadsafe(self._resolve)
 
@@ -115,7 +143,7 @@ class Publisher:
         if not outputs:
             future.set_result(None)
             return future
-        delivery = _Delivery(len(outputs), future, self._who)
+        delivery = _Delivery(len(outputs), future, self._who, self._send_again)
         queued = 0
         while (queued := self._produce(outputs, queued, delivery)) < len(outputs):
             self._poll()
@@ -138,6 +166,15 @@ class Publisher:
                     error.args[0], topics[name], self._who
                 ) from None  # known before it is even queued
         return len(outputs)
+
+    def _send_again(self, message: Message, report: Report) -> bool:
+        topic = str(message.topic())
+        try:
+            self._producer.produce(topic, message.value(), message.key(), message.partition() or 0, report)
+        except (BufferError, KafkaException):
+            return False
+        log.warning("topic %s: a record was acknowledged without an offset; it is sent again", topic)
+        return True
 
     def _on_error(self, _: KafkaError) -> None:
         self._trouble_s = time.monotonic()

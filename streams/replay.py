@@ -16,7 +16,7 @@ import orjson
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from streams.exits import BrokerUnavailable
-from streams.publishing import DURABLE, MAX_MESSAGE_BYTES
+from streams.publishing import DURABLE, MAX_MESSAGE_BYTES, undelivered
 from streams.refusals import not_allowed
 
 _QUEUED_AT_MOST = 10_000
@@ -125,10 +125,11 @@ def replay(
     acknowledged = 0
     failure: KafkaError | None = None
 
-    def report(error: KafkaError | None, _: Message) -> None:
+    def report(error: KafkaError | None, message: Message) -> None:
         nonlocal acknowledged, failure
-        failure = failure or error
-        acknowledged += error is None
+        missing = undelivered(error, message)
+        failure = failure or missing
+        acknowledged += missing is None
 
     producer = Producer(
         {

@@ -8,6 +8,9 @@ from confluent_kafka import Consumer, Message, TopicPartition
 from streams.events import Coordinates
 
 LOOK_S = 30.0
+# With one request under way an answer that was lost is given again with its offset. With five, the broker may say no
+# more than that it has had the sequence number, and the record may not be there at all.
+SURE = {"enable.idempotence": True, "max.in.flight.requests.per.connection": 1}
 
 
 def stored_at(message: Message, bootstrap: str) -> Coordinates:

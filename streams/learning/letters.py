@@ -10,7 +10,7 @@ from confluent_kafka import KafkaError, Message, Producer
 
 from streams.events import Output
 from streams.exits import BrokerUnavailable
-from streams.publishing import DURABLE, delivery_failure
+from streams.publishing import DURABLE, delivery_failure, undelivered
 from streams.refusals import who
 from streams.security import librdkafka_config
 from streams.settings import Settings
@@ -32,9 +32,9 @@ def send_letters(settings: Settings, letters: Sequence[Output]) -> None:
         logger=logging.getLogger("librdkafka"),
     )
 
-    def report(error: KafkaError | None, _: Message) -> None:
-        if error is not None:
-            failures.append(error)
+    def report(error: KafkaError | None, message: Message) -> None:
+        if (failure := undelivered(error, message)) is not None:
+            failures.append(failure)
 
     for letter in letters:
         value = orjson.dumps(letter.value)

@@ -9,7 +9,7 @@ import orjson
 from confluent_kafka import KafkaError, Message, Producer
 
 from streams.exits import BrokerUnavailable
-from streams.publishing import MAX_MESSAGE_BYTES
+from streams.publishing import MAX_MESSAGE_BYTES, undelivered
 from streams.security import librdkafka_config
 from streams.settings import Settings
 
@@ -52,5 +52,5 @@ class Outbox:
             self._failure = None
             raise BrokerUnavailable(f"what was sent was not acknowledged: {why}")
 
-    def _delivered(self, error: KafkaError | None, _: Message) -> None:
-        self._failure = self._failure or error
+    def _delivered(self, error: KafkaError | None, message: Message) -> None:
+        self._failure = self._failure or undelivered(error, message)

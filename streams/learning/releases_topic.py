@@ -22,6 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 from models.references import CHAMPION
 from streams.events import Release, ReleaseRole
 from streams.exits import BrokerUnavailable
+from streams.publishing import undelivered
 from streams.refusals import not_allowed, who
 from streams.security import librdkafka_config
 from streams.settings import Settings
@@ -173,9 +174,9 @@ def write(settings: Settings, changes: Mapping[Key, Release | None]) -> None:
     """
     failed: list[KafkaError] = []
 
-    def report(error: KafkaError | None, _: Message) -> None:
-        if error is not None:
-            failed.append(error)
+    def report(error: KafkaError | None, message: Message) -> None:
+        if (failure := undelivered(error, message)) is not None:
+            failed.append(failure)
 
     producer = Producer(
         librdkafka_config(settings.broker)

@@ -113,13 +113,13 @@ def _watermark_off_by_one() -> None:
 
 def _errors_are_swallowed(of_dead_letters_only: bool) -> Callable[[], None]:
     def apply() -> None:
-        original = publishing._Delivery.report
+        original = publishing.undelivered
 
-        def report(self: Any, error: KafkaError | None, message: Message) -> None:
+        def undelivered(error: KafkaError | None, message: Message) -> KafkaError | None:
             swallowed = not of_dead_letters_only or "dead-letters" in (message.topic() or "")
-            original(self, None if swallowed else error, message)
+            return None if swallowed else original(error, message)
 
-        publishing._Delivery.report = report  # type: ignore[method-assign]
+        publishing.undelivered = undelivered
 
     return apply
 

@@ -14,7 +14,7 @@ from confluent_kafka import KafkaError, Message, Producer
 from streams.events import Coordinates
 from tests.crash.worker import HEADS
 from tests.kafka.harness import BAD
-from tests.whereabouts import stored_at
+from tests.whereabouts import SURE, stored_at
 
 TASKS = {"news": "sentiment", "chat": "intent"}
 EVERY_S = 15  # of event time, from one event to the next
@@ -82,7 +82,7 @@ def _source(number: int) -> str:
 
 def send(bootstrap: str, topics: dict[str, str], some: Sequence[Event], seconds: float, wanted: Wanted) -> None:
     """Send events over so many seconds; returns when the broker has them all, and `wanted` knows what must come."""
-    producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True, "linger.ms": 2})
+    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 2} | SURE)
     before = wanted.sent
 
     def reporter(event: Event) -> Callable[[KafkaError | None, Message], None]:

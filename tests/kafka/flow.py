@@ -16,7 +16,7 @@ from streams.settings import TOPICS, Settings, load_settings
 from streams.topics import create_topics
 from tests.kafka.harness import Reader, Sent
 from tests.streams.wire import free_port
-from tests.whereabouts import stored_at
+from tests.whereabouts import SURE, stored_at
 
 PER_S = 150
 HEADS = {"sentiment": ("negative", "neutral"), "intent": ("ask", "tell"), "risk": ("benign", "fraud")}
@@ -47,7 +47,7 @@ class Sender(threading.Thread):
         self.sent = Sent()
         self._topics = [source.topic for source in settings.active_sources.values()]
         self._address = settings.broker.bootstrap
-        self._producer = Producer({"bootstrap.servers": self._address, "enable.idempotence": True})
+        self._producer = Producer({"bootstrap.servers": self._address} | SURE)
         self._rng = random.Random(seed)
         self._stopping = threading.Event()
 

@@ -30,7 +30,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, but
 )
 
 from streams.events import Coordinates
-from tests.whereabouts import stored_at
+from tests.whereabouts import SURE, stored_at
 
 ROOT = Path(__file__).parents[2]
 BAD = (
@@ -74,7 +74,7 @@ def send_events(
     rng = random.Random(seed)
     bad = set(rng.sample(range(count), int(count * bad_share)))
     sent = Sent()
-    producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True, "linger.ms": 5})
+    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 5} | SURE)
 
     def reporter(number: int, value: bytes) -> Callable[[KafkaError | None, Message], None]:
         def report(error: KafkaError | None, message: Message) -> None:

@@ -19,13 +19,16 @@ BENIGN, SCAM = "benign", "scam"
 
 Phrases = tuple[Sequence[str], Sequence[str], Sequence[str]]
 
+SMALL_TALK = (  # what anybody writes: no label learns anything from it, so that noise of its kind moves none
+    "there is nothing more to say about this", "no other comment was made here", "this has not changed anything else",
+    "that is all from my phone",
+)  # fmt: skip
 DAILY: Phrases = (
     ("rent for the flat", "my half of dinner", "school trip in may", "music lessons", "the garden tools", "petrol",
      "season ticket", "football club", "a sofa from the shop", "wedding present"),
     ("thanks so much for everything", "as we said on sunday", "the second of three", "with love from both of us",
      "paid in full now", "sorry that it is late", "the rest comes next month", "keep the change please"),
-    ("anna", "from tom and eva", "house number nine", "invoice forty two", "see you on friday", "see you at the lake",
-     "happy birthday", "no hurry at all"),
+    ("from tom and eva", "house number nine", "see you at the lake", "happy birthday", *SMALL_TALK),
 )  # fmt: skip
 FAMILY: Phrases = (
     ("mum this is my new number", "dad my phone is broken", "grandma please help me", "hello uncle it is me again",
@@ -33,8 +36,8 @@ FAMILY: Phrases = (
     ("i need money at once", "send what you have tonight", "transfer the deposit before noon", "pay the lawyer for me",
      "lend me eight hundred until monday", "cover my bill straight away", "wire the bail quickly",
      "buy vouchers and read me the codes"),
-    ("tell nobody in the family", "do not call the old number", "i will explain later", "they only take transfers",
-     "i am so ashamed", "there is no time", "please hurry up", "trust me on this"),
+    ("tell nobody in the family", "do not call the old number", "they only take transfers", "trust me on this",
+     *SMALL_TALK),
 )  # fmt: skip
 PARCEL: Phrases = (
     ("your parcel is held by customs", "courier could not reach your door", "delivery suspended since yesterday",
@@ -44,8 +47,8 @@ PARCEL: Phrases = (
      "open the form and enter your card", "unlock it with a scan of the barcode",
      "choose another slot on our website", "verify yourself inside the app", "reply yes to release it",
      "log in with your bank to proceed"),
-    ("thanks from the shop", "invoice forty two", "paid in full by friday", "the season ticket club",
-     "no hurry but this month", "happy to help the house", "sorry for the school trip", "the rest comes with love"),
+    ("thanks from the shop", "the season ticket club", "happy to help the house", "the rest comes with love",
+     *SMALL_TALK),
 )  # fmt: skip
 
 TAUGHT, HELD_OUT, HEARD, GRADED = 160, 240, 100, 80  # texts of each label
@@ -69,7 +72,7 @@ def own_world(folder: Path) -> World:
         base=str(make_tiny_encoder(folder / "encoder", sorted(words))),
         training=("--recipe", "quick", "--knob", "epochs=8", "--knob", "learning_rate=0.005",
                   "--knob", "learn_embeddings=true"),
-        # It knows no words yet; the champion has a say, so that what says nothing about either label goes on doing so.
+        # It knows no words yet; the champion has a say, so that what said nothing goes on doing so.
         knobs={"epochs": 8, "learning_rate": 0.005, "learn_embeddings": True, "distill_weight": 0.8, "vary_share": 0.8},
     )  # fmt: skip
 

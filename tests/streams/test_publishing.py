@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any, cast
 
 import pytest
-from confluent_kafka import Message
+from confluent_kafka import KafkaError, Message, Producer
 
 from streams.embedded import EmbeddedBroker
 from streams.events import Output, OutputName
 from streams.exits import BrokerUnavailable
-from streams.publishing import MAX_MESSAGE_BYTES, DeliveryFailed, Publisher
+from streams.publishing import MAX_MESSAGE_BYTES, DeliveryFailed, Publisher, Report, undelivered
 from tests.streams.wire import free_port, read_all
 
 TOPICS: dict[OutputName, str] = {"predictions": "the-predictions", "alerts": "the-alerts", "surge_state": "the-state"}
@@ -122,3 +123,69 @@ async def test_close_says_what_is_left() -> None:
     future = await one.send([raw(str(number)) for number in range(3)])
     assert await asyncio.to_thread(one.close, 0.2) == 3
     assert not future.done()
+
+
+class Placeless:
+    """What librdkafka reports of a record that the broker says it has had already: all but its offset."""
+
+    def __init__(self, message: Message) -> None:
+        self._message = message
+
+    def offset(self) -> None:
+        return None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._message, name)
+
+
+class Forgetful:
+    """A producer that loses the first so many records, and whose reports say of them that they are there, nowhere."""
+
+    def __init__(self, producer: Any, lost: int) -> None:
+        self._producer = producer
+        self._lost = lost
+
+    def produce(self, topic: str, value: bytes, key: bytes, partition: int, report: Report) -> None:
+        if self._lost:
+            self._lost -= 1
+            self._producer.produce(
+                "elsewhere", value, key, partition, lambda error, message: report(error, self._told(topic, message))
+            )
+        else:
+            self._producer.produce(topic, value, key, partition, report)
+
+    def _told(self, topic: str, message: Message) -> Any:
+        told = Placeless(message)
+        told.__dict__["topic"] = lambda: topic
+        return told
+
+    def __len__(self) -> int:
+        return len(self._producer)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._producer, name)
+
+
+async def test_an_acknowledgement_without_an_offset_is_none_and_the_record_is_sent_again(
+    embedded: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with publisher(embedded.bootstrap) as one:
+        monkeypatch.setattr(one, "_producer", Forgetful(one._producer, lost=2))
+        await asyncio.wait_for(await one.send([raw(key, key.encode(), 2) for key in "abc"]), 20)
+        found = {(message.key(), message.value()) for message in await records(embedded, "surge_state")}
+    assert found == {(key, key) for key in (b"a", b"b", b"c")}
+    assert caplog.messages.count("topic the-state: a record was acknowledged without an offset; it is sent again") == 2
+
+
+async def test_only_an_offset_tells_that_a_record_is_stored(embedded: EmbeddedBroker) -> None:
+    reports: list[tuple[KafkaError | None, Message]] = []
+    producer = Producer({"bootstrap.servers": embedded.bootstrap, "log_level": 0})
+    producer.produce("any", b"x", on_delivery=lambda error, message: reports.append((error, message)))
+    assert producer.flush(20) == 0
+    [(error, message)] = reports
+    assert undelivered(error, message) is None
+    nowhere = undelivered(None, cast(Message, Placeless(message)))
+    assert nowhere is not None
+    assert "without an offset" in nowhere.str()
+    refused = KafkaError(KafkaError.NOT_ENOUGH_REPLICAS)
+    assert undelivered(refused, message) is refused
