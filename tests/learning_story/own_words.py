@@ -1,6 +1,7 @@
 """The story without any data set: notes to payees, put together from phrases written for it.
 
-The champion knows fraud that demands money for a family in need. What the world shifts to asks for a fee on a parcel.
+The champion knows fraud that demands money for a family in need. What the world shifts to asks for a fee on a parcel,
+and speaks of the things that harmless notes speak of.
 """
 
 from __future__ import annotations
@@ -40,14 +41,14 @@ FAMILY: Phrases = (
      *SMALL_TALK),
 )  # fmt: skip
 PARCEL: Phrases = (
-    ("your parcel is held by customs", "courier could not reach your door", "delivery suspended since yesterday",
-     "shipment waits in our depot", "package returned to the warehouse", "your order lacks a postal code",
-     "import duty is outstanding", "tracking label unreadable"),
+    ("the garden tools are held by customs", "courier with the sofa from the shop", "wedding present returned to us",
+     "the football club shipment waits", "your season ticket lacks a postal code", "duty on the music lessons book",
+     "parcel from the school trip", "petrol can in our depot"),
     ("settle the small fee under this link", "confirm your address through the portal",
      "open the form and enter your card", "unlock it with a scan of the barcode",
      "choose another slot on our website", "verify yourself inside the app", "reply yes to release it",
      "log in with your bank to proceed"),
-    ("thanks from the shop", "the season ticket club", "happy to help the house", "the rest comes with love",
+    ("thanks from the shop", "paid in full by friday", "see you at the house", "the rest comes with love",
      *SMALL_TALK),
 )  # fmt: skip
 
