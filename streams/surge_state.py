@@ -63,6 +63,8 @@ class SurgeState:
                 "transaction.timeout.ms": int(self._limit_s * 1000),
                 "delivery.timeout.ms": int(self._limit_s * 1000),
                 "linger.ms": 0,
+                # A lost answer is then given again as it was: no record counts that may not be there (`publishing`)
+                "max.in.flight.requests.per.connection": 1,
                 "compression.type": "lz4",
                 "queue.buffering.max.messages": 200_000,
             },
