@@ -51,7 +51,8 @@ def read(folder: Path, part: str, cache: Path | None, progress: Progress) -> Par
     if kept is not None and kept.is_file():
         with np.load(kept, allow_pickle=False) as file:
             return _part(file["v"], file["y"])
-    rows = [json.loads(line) for line in (folder / f"{part}.jsonl").read_text(encoding="utf-8").splitlines()]
+    with (folder / f"{part}.jsonl").open(encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
     bar = progress.add_task(f"{folder.name} {part}: vectors", total=len(rows))
     vectors = text_vectors(
         [row["text"] for row in rows], progress=lambda _, done, all: progress.update(bar, completed=done)

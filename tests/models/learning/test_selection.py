@@ -5,11 +5,14 @@ from hypothesis import strategies as st
 
 from models.learning.selection import (
     DAY_S,
+    LEAST_TYPICAL,
+    NEIGHBOURS,
     RANDOM_SHARE,
     DailyBudget,
     informative,
     labels_to_reach,
     picked,
+    typicality,
     uncertainty,
 )
 
@@ -23,7 +26,7 @@ def test_uncertainty_is_what_the_second_label_has() -> None:
 
 
 def test_one_question_in_many_wordings_is_asked_once() -> None:
-    vectors = np.array([[1.0, 0.01 * turn, 0.0] for turn in range(20)] + [[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    vectors = np.array([[1.0, 0.001 * turn, 0.0] for turn in range(20)] + [[0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     unsure = np.array([0.9] * 20 + [0.5, 0.4])
     first = informative(unsure, vectors, 3)
     assert first[0] < 20
@@ -32,6 +35,27 @@ def test_one_question_in_many_wordings_is_asked_once() -> None:
 
 def test_among_equally_new_texts_the_unsure_ones_go_first() -> None:
     assert informative(np.array([0.1, 0.9, 0.5]), np.eye(3), 3) == [1, 2, 0]
+
+
+def test_what_is_like_nothing_else_is_asked_last() -> None:
+    """Of a group of texts, and one far from all of them, the model is as unsure."""
+    generator = np.random.default_rng(5)
+    group = np.array([1.0, 0, 0, 0, 0, 0]) + generator.normal(scale=0.3, size=(30, 6))
+    vectors = np.vstack([[-1.0, 0, 0, 0, 0, 0], group])
+    assert 0 not in informative(np.full(31, 0.9), vectors, 10)
+
+
+@pytest.mark.parametrize("texts", [0, 1, 2, 11, 40, 1100])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_likeness_of_neighbours_is_that_of_the_nearest_ones(texts: int, seed: int) -> None:
+    vectors = np.random.default_rng(seed).normal(size=(texts, 3))
+    found = typicality(vectors)
+    assert found.shape == (texts,)
+    for place, vector in enumerate(vectors):
+        others = np.delete(vectors, place, axis=0)
+        cosines = others @ vector / np.linalg.norm(others, axis=1) / np.linalg.norm(vector)
+        nearest = np.sort(cosines)[-NEIGHBOURS:]
+        assert found[place] == pytest.approx(max(LEAST_TYPICAL, nearest.mean()) if texts > 1 else 1.0)
 
 
 def test_what_is_known_already_is_asked_last() -> None:
