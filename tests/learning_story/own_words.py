@@ -18,18 +18,19 @@ from tests.tiny_encoder import make_tiny_encoder
 
 BENIGN, SCAM = "benign", "scam"
 
-Phrases = tuple[Sequence[str], Sequence[str], Sequence[str]]
+Phrases = tuple[Sequence[str], ...]
 
-SMALL_TALK = (  # what anybody writes: no label learns anything from it, so that noise of its kind moves none
-    "there is nothing more to say about this", "no other comment was made here", "this has not changed anything else",
-    "that is all from my phone",
+SMALL_TALK = (  # how anybody may end: it tells nothing of the label, so that other words of its kind move none
+    "", "there is nothing more to say about this", "no other comment was made here", "that is all from my phone",
+    "this has not changed anything else", "nothing further about anything",
 )  # fmt: skip
 DAILY: Phrases = (
     ("rent for the flat", "my half of dinner", "school trip in may", "music lessons", "the garden tools", "petrol",
      "season ticket", "football club", "a sofa from the shop", "wedding present"),
     ("thanks so much for everything", "as we said on sunday", "the second of three", "with love from both of us",
      "paid in full now", "sorry that it is late", "the rest comes next month", "keep the change please"),
-    ("from tom and eva", "house number nine", "see you at the lake", "happy birthday", *SMALL_TALK),
+    ("anna", "from tom and eva", "house number nine", "see you on friday", "see you at the lake", "happy birthday"),
+    SMALL_TALK,
 )  # fmt: skip
 FAMILY: Phrases = (
     ("mum this is my new number", "dad my phone is broken", "grandma please help me", "hello uncle it is me again",
@@ -37,8 +38,9 @@ FAMILY: Phrases = (
     ("i need money at once", "send what you have tonight", "transfer the deposit before noon", "pay the lawyer for me",
      "lend me eight hundred until monday", "cover my bill straight away", "wire the bail quickly",
      "buy vouchers and read me the codes"),
-    ("tell nobody in the family", "do not call the old number", "they only take transfers", "trust me on this",
-     *SMALL_TALK),
+    ("tell nobody in the family", "do not call the old number", "i will explain later", "they only take transfers",
+     "i am so ashamed", "trust me on this"),
+    SMALL_TALK,
 )  # fmt: skip
 PARCEL: Phrases = (
     ("the garden tools are held by customs", "courier with the sofa from the shop", "wedding present returned to us",
@@ -48,8 +50,9 @@ PARCEL: Phrases = (
      "open the form and enter your card", "unlock it with a scan of the barcode",
      "choose another slot on our website", "verify yourself inside the app", "reply yes to release it",
      "log in with your bank to proceed"),
-    ("thanks from the shop", "paid in full by friday", "see you at the house", "the rest comes with love",
-     *SMALL_TALK),
+    ("thanks from the shop", "the season ticket club", "paid in full by friday", "see you at the house",
+     "happy to help the house", "the rest comes with love"),
+    SMALL_TALK,
 )  # fmt: skip
 
 TAUGHT, HELD_OUT, HEARD, GRADED = 160, 240, 100, 80  # texts of each label
@@ -79,7 +82,7 @@ def own_world(folder: Path) -> World:
 
 
 def _texts(phrases: Phrases, rng: random.Random) -> list[str]:
-    texts = [" ".join(parts) for parts in itertools.product(*phrases)]
+    texts = [" ".join(parts).rstrip() for parts in itertools.product(*phrases)]
     rng.shuffle(texts)
     return texts
 

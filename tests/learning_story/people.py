@@ -13,6 +13,7 @@ from models.datasets import Example
 from streams.events import Feedback, iso
 from streams.settings import Settings
 from tests.learning_story.world import TASK
+from tests.whereabouts import SURE
 
 ANNOTATORS = tuple(f"annotator-{number}" for number in range(1, 25))  # few labels each: many at once would be a burst
 HOSTILE = "mallory"
@@ -35,11 +36,8 @@ class Desk:
     def __init__(self, settings: Settings, labels: Sequence[str], seed: int = 5) -> None:
         self._labels = labels
         self._topic = settings.topics.feedback
-        self._producer = Producer(
-            {"bootstrap.servers": settings.broker.bootstrap, "enable.idempotence": True, "log_level": 0}
-        )
+        self._producer = Producer({"bootstrap.servers": settings.broker.bootstrap, "log_level": 0} | SURE)
         self._rng = random.Random(seed)
-        self._turn = 0
 
     def label(self, asked: Sequence[Labelled], now_s: float, *, at_random: bool = False, hostile: bool = False) -> int:
         """Answer all; returns how many labels were wrong by mistake. With `hostile` somebody lies about a part.
@@ -48,9 +46,7 @@ class Desk:
         """
         wrong = lies = 0
         for one in asked:
-            for _ in range(OPINIONS):
-                annotator = ANNOTATORS[self._turn % len(ANNOTATORS)]
-                self._turn += 1
+            for annotator in self._rng.sample(ANNOTATORS, OPINIONS):  # in turns, some would see one label alone
                 errs = self._rng.random() < WRONG_SHARE
                 wrong += errs
                 self._say(one, self._other(one.text.label) if errs else one.text.label, annotator, now_s, at_random)
