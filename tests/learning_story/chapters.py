@@ -168,8 +168,9 @@ def _last_run(tale: Tale) -> Any:
 def shadow(tale: Tale) -> None:
     tale.chapter("In the shadow: it scores what the champion scores, and people label texts drawn at random")
     tale.stream.sender.flow(tale.calm_per_s, NEW, OLD)
-    began = len(tale.stream.reader.answers)
     pairs = Ends(tale.stage.settings.broker.bootstrap, [tale.stage.settings.topics.shadow])
+    tale.until(lambda: pairs.total() > 0, "the first pair of scores")
+    began = len(tale.stream.reader.answers)  # what was answered before then has no pair, and would be asked for in vain
     tale.until(lambda: pairs.total() >= 2 * LABELS_TO_JUDGE, "pairs of scores")
     pairs.close()
     drawn = tale.stream.answered(began)
