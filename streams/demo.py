@@ -25,6 +25,7 @@ from streams.children import free_ports
 from streams.embedded import embedded_broker
 from streams.events import Coordinates
 from streams.exits import BrokerUnavailable
+from streams.publishing import undelivered
 from streams.replay import event_time_s
 from streams.settings import Settings
 from streams.supervisor import spawn, stop
@@ -57,7 +58,7 @@ class Tally:
 
     def on_sent(self, error: KafkaError | None, message: Message) -> None:
         """Note a record the broker has acknowledged; one it has not counts as never sent."""
-        if error is not None:
+        if undelivered(error, message) is not None:
             return
         at = Coordinates.of(message)
         self.events += 1

@@ -81,7 +81,7 @@ def test_a_demo_that_is_left_running_does_not_run_out_of_events() -> None:
 class Acknowledged:
     """A delivery report of librdkafka."""
 
-    def __init__(self, offset: int, topic: str = "news") -> None:
+    def __init__(self, offset: int | None, topic: str = "news") -> None:
         self._offset, self._topic = offset, topic
 
     def topic(self) -> str:
@@ -90,11 +90,11 @@ class Acknowledged:
     def partition(self) -> int:
         return 0
 
-    def offset(self) -> int:
+    def offset(self) -> int | None:
         return self._offset
 
 
-def sent(tally: Tally, offset: int, error: KafkaError | None = None) -> None:
+def sent(tally: Tally, offset: int | None, error: KafkaError | None = None) -> None:
     message: Message = Acknowledged(offset)  # type: ignore[assignment]  # librdkafka alone can make one
     tally.on_sent(error, message)
 
@@ -129,6 +129,12 @@ def test_an_answer_before_the_acknowledgement_counts() -> None:
 def test_a_record_the_broker_refused_was_never_sent() -> None:
     tally = Tally()
     sent(tally, 1, KafkaError(KafkaError._MSG_TIMED_OUT))
+    assert (tally.summary()["events"], tally.summary()["lost"]) == (0, 0)
+
+
+def test_a_record_that_the_broker_gave_no_place_was_never_sent() -> None:
+    tally = Tally()
+    sent(tally, None)
     assert (tally.summary()["events"], tally.summary()["lost"]) == (0, 0)
 
 
