@@ -48,6 +48,7 @@ from streams.surges import SurgeChange, SurgeDetector
 from streams.topics import create_topics
 from tests.kafka.harness import configure, start
 from tests.streams.wire import Ends, committed, read_all
+from tests.whereabouts import SURE
 
 PARTITIONS, ENTITIES, BAD_EVERY, SESSION_S = 4, 40, 997, 6
 
@@ -237,7 +238,7 @@ class Feed(threading.Thread):
 
     def __init__(self, bootstrap: str, topic: str, rows: list[tuple[str, bytes]], faults: int) -> None:
         super().__init__(daemon=True)
-        self._producer = Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True, "linger.ms": 5})
+        self._producer = Producer({"bootstrap.servers": bootstrap, **SURE, "linger.ms": 5})
         self._topic, self._rows, self._sent = topic, rows, 0
         self.faults_left = faults
         self._hurry = threading.Event()

@@ -176,18 +176,24 @@ class Faults:
 
     def hit(self, number: signal.Signals, after_s: tuple[float, float]) -> None:
         """Wait until a worker that was not hit yet has worked for a random while, then send it the signal."""
-        end_s = time.monotonic() + 60
-        while (pid := self.child()) is None or pid in self._hit:
-            assert time.monotonic() < end_s, "the worker did not come back within 60 s"
-            time.sleep(0.05)
-        before = self._outputs()
+        self.another_worker()
+        end_s, before = time.monotonic() + 60, self._outputs()
         while self._outputs() == before:
             assert time.monotonic() < end_s, "the worker came back but does not work"
             time.sleep(0.05)
         time.sleep(self._rng.uniform(*after_s))
+        pid = self.another_worker()  # looked up anew: at its start a supervisor has other children, for moments
         self._hit.add(pid)
         os.kill(pid, number)
         self.done[number.name] += 1
+
+    def another_worker(self) -> int:
+        """Wait until there is a worker that was not hit; its process id."""
+        end_s = time.monotonic() + 60
+        while (pid := self.child()) is None or pid in self._hit:
+            assert time.monotonic() < end_s, "the worker did not come back within 60 s"
+            time.sleep(0.05)
+        return pid
 
     def child(self) -> int | None:
         """The process id of the supervised worker."""

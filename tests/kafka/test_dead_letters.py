@@ -22,6 +22,7 @@ from streams.topics import create_topics
 from tests.kafka.harness import ROOT, start, stop
 from tests.streams.commands import Done, Run, runner
 from tests.streams.wire import read_all
+from tests.whereabouts import SURE
 
 PARTITIONS = 2
 FINE, LONG, BROKEN = 5, 6, 3
@@ -62,7 +63,7 @@ def configured(kafka: KafkaBroker, tiny_releases: dict[str, Path], tmp_path: Pat
 
 
 def send(settings: Settings, values: list[bytes]) -> None:
-    producer = Producer({"bootstrap.servers": settings.broker.bootstrap, "enable.idempotence": True})
+    producer = Producer({"bootstrap.servers": settings.broker.bootstrap, **SURE})
     for number, value in enumerate(values):
         producer.produce(settings.sources["chat"].topic, value, b"c%d" % (number % 4), headers=[("n", b"%d" % number)])
     assert producer.flush(30) == 0

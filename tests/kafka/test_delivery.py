@@ -61,6 +61,8 @@ def run_with_faults(
         sender.start()
         for kill in kills:
             faults.hit(kill, (0.2, 3.0))
+        if kills:
+            faults.another_worker()  # one that can be told to stop
         sender.join(SECONDS + 90)
         assert sent, "the events could not all be sent"
         reader.wait_for(sent[0], wait_s)

@@ -21,6 +21,7 @@ from streams.topics import create_topics
 from tests.kafka.harness import start, stop
 from tests.streams.wire import free_port, read_all
 from tests.tiny_releases import WORDS, make_tiny_release
+from tests.whereabouts import SURE
 
 A_DAY = 60
 WAIT_S = 90.0
@@ -48,7 +49,7 @@ class Scored:
     def __init__(self, settings: Settings, release: Path) -> None:
         self.settings = settings
         self._classifier = Classifier.load(release, load_task("risk"), "cpu", "onnxruntime-fp32", 1)
-        self._producer = Producer({"bootstrap.servers": settings.broker.bootstrap, "enable.idempotence": True})
+        self._producer = Producer({"bootstrap.servers": settings.broker.bootstrap, **SURE})
         self._sent = 0
 
     def send(self, *words: str, count: int) -> None:

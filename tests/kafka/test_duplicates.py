@@ -117,6 +117,7 @@ def test_a_consumer_that_follows_the_recipe_acts_on_each_output_once(
         for _ in range(KILLS):
             faults.hit(signal.SIGKILL, (1.5, 4.0))
             kills.append((time.monotonic(), {one.partition: one.offset for one in group.committed(parts, 60)}))
+        faults.another_worker()  # one that can be told to stop
         sender.join(SECONDS + 90)
         assert sent, "the events could not all be sent"
         end_s = time.monotonic() + 120

@@ -28,6 +28,7 @@ from tests.kafka.harness import configure
 from tests.streams.records import FakeRecord
 from tests.streams.wire import Ends, read_all
 from tests.surge_state import arguments, compact_often, observations, oracle, published, run
+from tests.whereabouts import SURE
 
 SLICE, COMPACTED_S = 20, 60.0
 
@@ -98,7 +99,7 @@ async def test_a_zombie_cannot_put_an_old_state_over_a_newer_one(
 ) -> None:
     settings = one_partition(settings_at, kafka)
     values = [value for _, value in observations(1200, 8)]
-    producer = Producer({"bootstrap.servers": kafka.bootstrap, "enable.idempotence": True})
+    producer = Producer({"bootstrap.servers": kafka.bootstrap, **SURE})
     for value in values:
         producer.produce(settings.topics.observations, value, partition=0)
     assert producer.flush(30) == 0

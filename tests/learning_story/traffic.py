@@ -17,6 +17,7 @@ from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartit
 from models.datasets import Example
 from streams.settings import Settings
 from tests.learning_story.stage import PARTITIONS, SOURCE
+from tests.whereabouts import SURE
 
 KEYS = 2000  # accounts
 
@@ -55,7 +56,7 @@ class Sender(threading.Thread):
         self._stopping, self._change = threading.Event(), threading.Event()
         self._topic = settings.sources[SOURCE].topic
         self._producer = Producer({
-            "bootstrap.servers": settings.broker.bootstrap, "enable.idempotence": True, "linger.ms": 1, "log_level": 0,
+            "bootstrap.servers": settings.broker.bootstrap, **SURE, "linger.ms": 1, "log_level": 0,
         })  # fmt: skip
 
     def flow(self, per_s: float, *mix: str) -> None:

@@ -19,6 +19,7 @@ from confluent_kafka import KafkaError, Message, Producer
 from tests.storm.events import NUMBER_HEADER, POISON, expected_outputs, key_of, source_of, value_of
 from tests.storm.patience import Patience
 from tests.storm.plan import Plan
+from tests.whereabouts import SURE
 
 FLUSH_S = 300.0
 
@@ -52,7 +53,7 @@ class Generator(threading.Thread):
         self._plan, self._topics, self._rate, self._file = plan, topics, rate, coordinates
         self._producer = Producer(
             {
-                "bootstrap.servers": bootstrap, "enable.idempotence": True, "linger.ms": 5, "log_level": 0,
+                "bootstrap.servers": bootstrap, **SURE, "linger.ms": 5, "log_level": 0,
                 "message.timeout.ms": 0, "reconnect.backoff.max.ms": 1000,
             }
         )  # fmt: skip

@@ -36,6 +36,7 @@ from tests.streams.learning.profiled import profile_of_texts, texts_of
 from tests.streams.learning.promoted import release
 from tests.streams.learning.world import settings_for, written
 from tests.streams.wire import read_all
+from tests.whereabouts import SURE
 
 NOON_S = 20_781 * DAY_S + DAY_S / 2
 LOOK_S = 60.0
@@ -61,7 +62,7 @@ class Stream:
 
     def __init__(self, settings: Settings) -> None:
         self.settings, self.now_s, self.count = settings, NOON_S, 0
-        self._producer = Producer({"bootstrap.servers": settings.broker.bootstrap, "enable.idempotence": True})
+        self._producer = Producer({"bootstrap.servers": settings.broker.bootstrap, **SURE})
         for name in self.topics:
             self._producer.list_topics(name, 10)
 

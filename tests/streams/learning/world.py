@@ -12,6 +12,7 @@ from confluent_kafka import Producer
 
 from streams.settings import Settings, load_settings
 from tests.streams.wire import read_all
+from tests.whereabouts import SURE
 
 LABELS = ("fraud", "legitimate")
 SCORED_AT_S = 1_795_000_000.0
@@ -63,7 +64,7 @@ class World:
 
     def send(self, topic: str, values: Sequence[object], partition: int = 0) -> list[int]:
         """Send values to a partition; returns their offsets."""
-        producer = Producer({"bootstrap.servers": self.settings.broker.bootstrap, "enable.idempotence": True})
+        producer = Producer({"bootstrap.servers": self.settings.broker.bootstrap, **SURE})
         for value in values:
             data = value if isinstance(value, bytes) else json.dumps(value).encode()
             producer.produce(topic, data, b"k", partition)
