@@ -21,7 +21,6 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-FIRST_SEED = 7
 ROWS = {  # row: set, file of its training texts
     "fpb": ("fpb_50agree", "train"),
     "twitter": ("twitter_fin_news", "train"),
@@ -122,13 +121,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=7)
     parser.add_argument("--only", action="append", choices=ROWS)
     parser.add_argument("train", nargs="*", help="further arguments of `train`, after --")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     kept = args.out / "rows.jsonl"
     wanted = args.only or list(ROWS)
-    for seed in range(FIRST_SEED, FIRST_SEED + args.seeds):  # one seed of every row before the next seed
+    for seed in range(args.first_seed, args.first_seed + args.seeds):  # one seed of every row before the next seed
         for name in wanted:
             done = [json.loads(row) for row in kept.read_text().splitlines()] if kept.exists() else []
             if not any((row["row"], row["seed"]) == (name, seed) for row in done):
