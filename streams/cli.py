@@ -300,6 +300,7 @@ def _interrupt_on_sigterm() -> None:
 def _plain_errors() -> Iterator[None]:
     """Errors a user can cause end in one message and an exit code, not in a traceback."""
     from streams.broker import BrokerError
+    from streams.publishing import DeliveryFailed
     from streams.replay import ReplayError
     from streams.security import SecurityError
 
@@ -308,7 +309,7 @@ def _plain_errors() -> Iterator[None]:
     except (BrokerUnavailable, RegistryUnavailable) as error:
         err.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(BROKER_UNAVAILABLE)
-    except (SettingsError, SecurityError, AccessRefused, ModelError, ReplayError, BrokerError) as error:
+    except (SettingsError, SecurityError, AccessRefused, DeliveryFailed, ModelError, ReplayError, BrokerError) as error:
         err.print(str(error), style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(USAGE)
 

@@ -35,7 +35,7 @@ from streams.learning.checkpoint import Checkpoint, load_checkpoint
 from streams.learning.feedback import Heard, KafkaRecord, Listener
 from streams.learning.following import Progress, follow_predictions
 from streams.learning.joining import join
-from streams.learning.letters import send_letters
+from streams.learning.outbox import send_letters
 from streams.learning.prediction_index import PredictionIndex
 from streams.learning.source_texts import SourceTexts
 from streams.learning.task_intake import Taken, TaskIntake, Turned

@@ -15,14 +15,13 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
-import orjson
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 from pydantic import TypeAdapter, ValidationError
 
 from models.references import CHAMPION
 from streams.events import Release, ReleaseRole
 from streams.exits import BrokerUnavailable
-from streams.publishing import undelivered
+from streams.learning.outbox import Outbox
 from streams.refusals import not_allowed, who
 from streams.security import librdkafka_config
 from streams.settings import Settings
@@ -34,7 +33,7 @@ Standing = dict[Key, Release]
 
 log = logging.getLogger(__name__)
 _RELEASE: TypeAdapter[Release] = TypeAdapter(Release)
-_ANSWER_S, _DELIVERY_S = 30.0, 60.0
+_ANSWER_S = 30.0
 
 
 class NotARelease(ValueError):
@@ -168,29 +167,9 @@ def read_standing(settings: Settings) -> Standing:
 def write(settings: Settings, changes: Mapping[Key, Release | None]) -> None:
     """Write records in their order, acknowledged by all replicas; None ends a role.
 
-    Raises:
-        BrokerUnavailable: they were not acknowledged.
-        AccessRefused: not allowed.
+    Raises what `Outbox.flush` raises.
     """
-    failed: list[KafkaError] = []
-
-    def report(error: KafkaError | None, message: Message) -> None:
-        if (failure := undelivered(error, message)) is not None:
-            failed.append(failure)
-
-    producer = Producer(
-        librdkafka_config(settings.broker)
-        | {"enable.idempotence": True, "acks": "all", "delivery.timeout.ms": int(_DELIVERY_S * 1000), "log_level": 0}
-    )
-    topic = settings.topics.releases
-    try:
-        for (task, role), release in changes.items():
-            value = None if release is None else orjson.dumps(release)
-            producer.produce(topic, value, key_of(task, role).encode(), on_delivery=report)
-    except KafkaException as error:
-        failed.append(error.args[0])
-    left = producer.flush(_DELIVERY_S)
-    if failed and failed[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-        raise not_allowed(who(settings.broker), "Write", "topic", topic)
-    if failed or left:
-        raise BrokerUnavailable(f"topic {topic}: not acknowledged: {failed[0].str() if failed else 'no answer'}")
+    outbox = Outbox(settings)
+    for (task, role), release in changes.items():
+        outbox.send(settings.topics.releases, key_of(task, role), release)
+    outbox.flush()

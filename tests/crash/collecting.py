@@ -16,7 +16,7 @@ from confluent_kafka import Consumer, Producer
 
 from models.learning import store, tables
 from models.learning.store import ReadUpTo, VersionManifest
-from streams.learning import collector, letters
+from streams.learning import collector, outbox
 from streams.learning.checkpoint import Checkpoint
 from streams.learning.collector import Collector
 from streams.learning.feedback import Listener
@@ -50,7 +50,7 @@ def _with_letters_on_their_way(fault: Fault) -> None:
             fault.strike()
             return int(super().flush(*args))
 
-    setattr(letters, "Producer", FaultyProducer)  # noqa: B010 - not a name that the module offers
+    setattr(outbox, "Producer", FaultyProducer)  # noqa: B010 - not a name that the module offers
 
 
 def _around_the_commit(strikes_first: bool) -> Place:
