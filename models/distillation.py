@@ -19,7 +19,7 @@ from models.datasets import Columns, Example, Located, data_hash, labels_of, nor
 from models.errors import TRAIN_EXTRA, BadDataset, BadTeacher, MissingExtra, ReleaseNotFound
 from models.lessons import DEV_FRACTION, Lesson
 from models.readers import scan
-from models.recipes import knobs_of
+from models.recipes import knobs_of, teacher_recipe
 from models.releases import find_release, home
 from models.teachers import Progress, find_teachers, soft_labels
 
@@ -106,7 +106,8 @@ def _trained(lesson: Lesson, ref: str, seed: int, progress: Progress) -> Path:
     except ImportError as error:
         raise MissingExtra(f"training a teacher needs the train extra: {TRAIN_EXTRA} ({error})") from error
     base = base_folder(name)
-    settings = TrainSettings(**{**knobs_of("teacher"), "base": name, "seed": int(own or seed)})
+    recipe = teacher_recipe([example.label for example in lesson.examples])
+    settings = TrainSettings(**{**knobs_of(recipe), "base": name, "seed": int(own or seed)})
     dest = home() / "teachers" / lesson.task.name / _key(lesson, weights_sha256(base), settings.model_dump_json())
     if not dest.is_dir():
 
@@ -114,7 +115,7 @@ def _trained(lesson: Lesson, ref: str, seed: int, progress: Progress) -> Path:
             progress(f"{ref}: {what}", done, total)
 
         checkpoint = train([lesson], settings, on_progress, state_folder=home() / "unfinished")
-        make_release(checkpoint, "teacher", dest, progress)
+        make_release(checkpoint, recipe, dest, progress)
     return dest
 
 

@@ -100,6 +100,20 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             "a larger encoder that is to teach a small one: all of it learns, slowly",
             {"epochs": 5, "learning_rate": 4e-5, "head_learning_rate": 1e-3, "average_decay": 0.99},
         ),
+        "few-shot-teacher": Recipe(
+            "the same from few examples a label: drawn together first, as by few-shot",
+            {
+                "contrast_epochs": 6,
+                "contrast_learning_rate": 5e-5,
+                "epochs": 8,
+                "learning_rate": 3e-5,
+                "layer_decay": 0.9,
+                "head_start": "centroids",
+                "label_smoothing": 0.1,
+                "learn_names": True,
+                **STEADY,
+            },
+        ),
         "continue": Recipe(
             "goes on from a release: small steps, what it knew stays, labels new to it start from their texts",
             {
@@ -127,17 +141,24 @@ class Chosen(NamedTuple):
     epochs: int | None = None
 
 
-def choose(labels: Sequence[str], token_lengths: Sequence[int], max_tokens: int, teacher_there: bool = False) -> Chosen:
+def choose(
+    labels: Sequence[str],
+    token_lengths: Sequence[int],
+    max_tokens: int,
+    teacher_there: bool = False,
+    unlabelled: bool = False,
+) -> Chosen:
     """The recipe for data with these labels (one a text, empty for none) and so many tokens a text, a sample of them.
 
-    `teacher_there`: a larger encoder is at hand and wanted, for data that it learns in a reasonable time.
+    `teacher_there`: a larger encoder is at hand and wanted, for data that it learns in a reasonable time; `unlabelled`:
+    so are texts without labels, by which it can teach what few examples cannot.
     """
-    counts = Counter(label for label in labels if label)
-    examples = median(counts.values())
-    if examples <= FEW_EXAMPLES:
-        return Chosen(
-            "few-shot", f"half of the labels have {examples:g} examples or fewer (up to {FEW_EXAMPLES} is few)"
-        )
+    counts = _counts(labels)
+    if (examples := median(counts.values())) <= FEW_EXAMPLES:
+        why = f"half of the labels have {examples:g} examples or fewer (up to {FEW_EXAMPLES} is few)"
+        if teacher_there and unlabelled:
+            return Chosen("taught", f"{why}; {TEACHER_BASE} is there to teach, with texts that have no labels")
+        return Chosen("few-shot", why)
     long = sum(length > max_tokens for length in token_lengths) / len(token_lengths)
     if long >= LONG_SHARE:
         why = f"{long:.0%} of the texts are longer than {max_tokens} tokens (from {LONG_SHARE:.0%} on)"
@@ -147,6 +168,15 @@ def choose(labels: Sequence[str], token_lengths: Sequence[int], max_tokens: int,
     if teacher_there and tokens <= MOST_TAUGHT_TOKENS:
         plain = Chosen("taught", f"{plain.why}; and {TEACHER_BASE} is there to teach")
     return _in_time(plain, tokens)
+
+
+def teacher_recipe(labels: Sequence[str]) -> str:
+    """By which recipe a larger encoder learns data with these labels, one a text, to teach them."""
+    return "few-shot-teacher" if median(_counts(labels).values()) <= FEW_EXAMPLES else "teacher"
+
+
+def _counts(labels: Sequence[str]) -> Counter[str]:
+    return Counter(label for label in labels if label)
 
 
 def _tokens(lengths: Sequence[int], width: int, texts: int) -> float:

@@ -90,7 +90,7 @@ def train(
         first = lessons[0]
         set_by_hand = {"method": method, "base": base, "epochs": epochs, **_knobs(knob), "seed": seed}
         given = {name: value for name, value in set_by_hand.items() if value is not None}
-        settings, chosen = settings_for(first.task, recipe, given, lambda: _looked(first, given, teacher or ()))
+        settings, chosen = settings_for(first.task, recipe, given, lambda: _looked(first, given, teacher, unlabelled))
         print(f"recipe {chosen.recipe}: {chosen.why}", file=sys.stderr)
         own = RECIPES[chosen.recipe].teacher
         teachers = teacher or ([f"{BASE}{own}@{TrainSettings().seed}"] if own else [])  # one for all seeds of a student
@@ -136,14 +136,17 @@ def _lesson(task: str, data: Path, dev: Path | None, columns: Columns) -> Lesson
     return Lesson(chosen, checked.examples, data.name, read_examples(dev, columns) if dev else None)
 
 
-def _looked(lesson: Lesson, given: Mapping[str, Any], teachers: Sequence[str]) -> Chosen:
+def _looked(
+    lesson: Lesson, given: Mapping[str, Any], teachers: Sequence[str] | None, unlabelled: Sequence[Path] | None
+) -> Chosen:
     """The recipe that the lesson's data ask for; one that needs a larger encoder only if there is one to teach."""
     from models.training import token_lengths
 
     texts = [example.text for example in lesson.examples[:: 1 + len(lesson.examples) // LOOK_AT_TEXTS]]
     lengths = token_lengths(given.get("base") or lesson.task.base, texts)
     labels, max_tokens = [example.label for example in lesson.examples], lesson.task.max_tokens
-    found = choose(labels, lengths, max_tokens, bool(teachers) or not given.keys() & {"base", "start"})
+    wanted = bool(teachers) or not given.keys() & {"base", "start"}
+    found = choose(labels, lengths, max_tokens, wanted, bool(unlabelled))
     if found.recipe == "taught" and not teachers and not is_fetched(TEACHER_BASE):
         print(NO_TEACHER, file=sys.stderr)
         return choose(labels, lengths, max_tokens)

@@ -144,6 +144,15 @@ def test_teachers_are_trained_once_and_an_ensemble_has_seeds(
     assert found.soft_targets is not None and found.soft_targets.shape == (41, 2)
 
 
+def test_few_examples_are_learned_by_a_teacher_as_few_examples_are(tiny_task: Task, tiny_base: Path) -> None:
+    recipes = []
+    for count in (24, 40):
+        lesson = Lesson(tiny_task, make_examples(count), "tone.jsonl", make_examples(10, start=100))
+        (teacher,) = ready_teachers(lesson, [f"base:{tiny_base}"], 7, ignore)
+        recipes.append(read_manifest(Path(teacher)).recipe)
+    assert recipes == ["few-shot-teacher", "teacher"]
+
+
 @pytest.mark.parametrize("ref", ["base:", "base:@3", "base:some@x", "base:some@-1"])
 def test_a_teacher_to_train_has_a_base_and_a_seed(tiny_task: Task, ref: str) -> None:
     with pytest.raises(BadTeacher, match="expected base:NAME or base:NAME@SEED"):

@@ -3,7 +3,7 @@ import re
 import pytest
 
 from models.errors import BadKnob
-from models.recipes import RECIPES, Chosen, choose, knobs_of, settings_for
+from models.recipes import RECIPES, Chosen, choose, knobs_of, settings_for, teacher_recipe
 from models.tasks import Task
 from models.train_settings import TrainSettings, settings_of
 
@@ -53,6 +53,14 @@ def test_a_larger_encoder_teaches_what_it_learns_in_a_reasonable_time(
 ) -> None:
     assert choose(data, lengths, 128, teacher_there=True).recipe == recipe
     assert choose(data, lengths, 128).recipe != "taught"
+
+
+def test_few_examples_are_taught_where_there_are_texts_without_labels_to_teach_them_by() -> None:
+    few, many = labels(a=10, b=12, c=300), labels(a=300, b=200)
+    assert choose(few, SHORT, 128, teacher_there=True, unlabelled=True).recipe == "taught"
+    assert choose(few, SHORT, 128, teacher_there=False, unlabelled=True).recipe == "few-shot"
+    assert teacher_recipe([*few, *[""] * 500]) == "few-shot-teacher"
+    assert teacher_recipe(many) == "teacher"
 
 
 def test_much_text_is_read_fewer_times_and_the_choice_says_so() -> None:
