@@ -37,7 +37,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
     {
         "standard": Recipe(
             "plenty of short texts: all layers learn, the lower ones more slowly",
-            {"epochs": 10, "learning_rate": 2e-4, "layer_decay": 0.9, "patience": 4, **STEADY},
+            {"epochs": 10, "learning_rate": 2e-4, "layer_decay": 0.9, **STEADY},
         ),
         "taught": Recipe(
             "plenty of short texts: a larger encoder learns them first, once, and says what it thinks of each",
@@ -45,7 +45,6 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 "epochs": 15,
                 "learning_rate": 2e-4,
                 "layer_decay": 0.9,
-                "patience": 5,
                 "distill_weight": 0.7,
                 **STEADY,
             },
@@ -75,7 +74,6 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 "learning_rate": 2e-4,
                 "layer_decay": 0.9,
                 "batch_texts": 16,
-                "patience": 3,
                 **STEADY,
             },
         ),
@@ -88,13 +86,12 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 "class_weight_power": 0.5,
                 "focal_gamma": 1.0,
                 "label_smoothing": 0.0,
-                "patience": 5,
                 **STEADY,
             },
         ),
         "robust": Recipe(
             "as standard, and every batch once more with adversarial noise on its words: twice the time",
-            {"epochs": 8, "learning_rate": 2e-4, "layer_decay": 0.9, "fgm_epsilon": 0.1, "patience": 4, **STEADY},
+            {"epochs": 8, "learning_rate": 2e-4, "layer_decay": 0.9, "fgm_epsilon": 0.1, **STEADY},
         ),
         "teacher": Recipe(
             "a larger encoder that is to teach a small one: all of it learns, slowly",
