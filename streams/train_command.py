@@ -95,7 +95,10 @@ def train(
         own = RECIPES[chosen.recipe].teacher
         teachers = teacher or ([f"{BASE}{own}@{TrainSettings().seed}"] if own else [])  # one for all seeds of a student
         if unlabelled and not teachers:
-            raise ModelError(f"--unlabelled {unlabelled[0]}: nobody speaks of its texts without a --teacher")
+            raise ModelError(
+                f"--unlabelled {unlabelled[0]}: nobody speaks of its texts without a --teacher; one that teaches by"
+                f" itself comes with: streamgauge bases fetch {TEACHER_BASE}"
+            )
         before = parent or settings.start
         replaced = releases.as_parent(releases.find_release(first.task.name, before)) if before else None
         with ExitStack() as opened, progress_bar() as progress:
