@@ -1,7 +1,8 @@
 """The one way out on the unexpected, and what the exit codes mean.
 
 0   done
-2   usage or configuration, a refusal of who we are or what we may do among them: starting again will not help
+2   usage or configuration, a refusal of who we are, what we may do or what a command sends among them: starting again
+    will not help
 70  unexpected error: the process ended at once, nothing was committed for unfinished work; the supervisor starts again
 75  the broker could not be reached or did not acknowledge within the limit, or the model registry could not be reached
     at the start; the supervisor starts again

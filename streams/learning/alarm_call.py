@@ -81,7 +81,10 @@ def read_answered(folder: Path) -> Answered | None:
 
 
 def ask_for_labels(settings: Settings, alarm: DriftAlarm, why: str, now_s: float) -> None:
-    """Say that an alarm wants labels first: the watch over drift then asks people at once. Raises BrokerUnavailable."""
+    """Say that an alarm wants labels first: the watch over drift then asks people at once.
+
+    Raises what `Outbox.flush` raises.
+    """
     outbox = Outbox(settings)
     record: DriftAlarm = {**alarm, "wants": "labels", "at": iso(now_s), "why": why[:1000]}
     outbox.send(settings.topics.drift, alarm["task"], record, now_s)

@@ -110,7 +110,7 @@ class DriftWatch:
         """Read on, compare, raise and resolve alarms, ask for labels; returns how the release of each task stands.
 
         Raises:
-            BrokerUnavailable, AccessRefused: topics cannot be read or written.
+            BrokerUnavailable, AccessRefused, DeliveryFailed: topics cannot be read or written.
         """
         now_s = self._clock()
         self._roles = read_standing(self._settings)

@@ -72,7 +72,7 @@ class Guard:
         """Look once, and act; returns what was done.
 
         Raises:
-            BrokerUnavailable, AccessRefused: topics cannot be read or written.
+            BrokerUnavailable, AccessRefused, DeliveryFailed: topics cannot be read or written.
             IntegrityError: the newest version of a data set is damaged.
         """
         now_s, roles = self._clock(), read_standing(self._settings)

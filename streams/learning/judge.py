@@ -125,7 +125,7 @@ def judge(settings: Settings, task: str, duel: DuelSettings, act: bool = False) 
 
     Raises:
         ReleaseNotFound: the task has no challenger.
-        BrokerUnavailable, AccessRefused: the topics cannot be read or written.
+        BrokerUnavailable, AccessRefused, DeliveryFailed: the topics cannot be read or written.
         IntegrityError: the data set's newest version is damaged.
     """
     roles = read_standing(settings)

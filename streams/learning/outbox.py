@@ -32,9 +32,10 @@ class Outbox:
     def send(self, topic: str, key: str, value: Mapping[str, Any] | bytes | None, at_s: float | None = None) -> None:
         """Hand a record over, of this time in seconds since 1970, else of now; `flush` says what became of it.
 
-        A record without a value ends what its key stood for, where a topic is compacted.
+        A record without a value ends what its key stood for, where a topic is compacted; bytes are sent as they are.
         """
-        data, stamp_ms = None if value is None else orjson.dumps(value), int((at_s or 0) * 1000)  # 0: now
+        data = value if isinstance(value, bytes | None) else orjson.dumps(value)
+        stamp_ms = int((at_s or 0) * 1000)  # 0: now
         while self._failure is None:
             try:
                 self._producer.produce(topic, data, key.encode(), on_delivery=self._delivered, timestamp=stamp_ms)

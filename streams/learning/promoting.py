@@ -35,7 +35,7 @@ def promote(
 
     Raises:
         ModelError: there is no such release, or it cannot serve.
-        BrokerUnavailable, AccessRefused: the topic cannot be read or written.
+        BrokerUnavailable, AccessRefused, DeliveryFailed: the topic cannot be read or written.
     """
     standing = read_standing(settings)
     challenger = None if is_former(standing, task) else standing.get((task, "challenger"))
@@ -73,7 +73,7 @@ def challenge(
     """Let a release score a share of the keys beside the champion (shadow), or in its place (canary).
 
     Raises:
-        ModelError, BrokerUnavailable, AccessRefused: as `promote`.
+        ModelError, BrokerUnavailable, AccessRefused, DeliveryFailed: as `promote`.
     """
     record = _record(_tried(settings, task, ref), task, by)
     record |= {"role": "challenger", "mode": mode, "share": share}
@@ -90,7 +90,7 @@ def roll_back(settings: Settings, task: str, by: str | None = None) -> Release:
 
     Raises:
         ReleaseNotFound: nothing was promoted before.
-        BrokerUnavailable, AccessRefused: as `promote`.
+        BrokerUnavailable, AccessRefused, DeliveryFailed: as `promote`.
     """
     standing = read_standing(settings)
     if (task, "challenger") in standing and not is_former(standing, task):

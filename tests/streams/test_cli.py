@@ -16,6 +16,8 @@ from confluent_kafka import Message
 from streams import cli
 from streams.embedded import EmbeddedBroker
 from streams.events import WIRE_TYPES, Prediction
+from streams.exits import BROKER_UNAVAILABLE, USAGE, BrokerUnavailable
+from streams.publishing import DeliveryFailed
 from streams.settings import DEFAULTS, load_settings
 from tests.streams.commands import Run, runner
 from tests.streams.wire import free_port, read_all
@@ -219,3 +221,20 @@ def test_worker_processes_read_the_file_that_the_command_was_given(
     file.write_text('[topics]\npredictions = "mine"\n')
     assert cli._settings_of_children(file).topics.predictions == "mine"
     assert load_settings().topics.predictions == "mine"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(DeliveryFailed("too large"), USAGE), (BrokerUnavailable("away"), BROKER_UNAVAILABLE)],
+)
+def test_a_command_that_could_not_send_ends_in_one_line(
+    error: Exception, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails() -> None:
+        raise error
+
+    monkeypatch.setattr("streams.cli.app", fails)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == code
+    assert capsys.readouterr().err == f"{error}\n"

@@ -1,4 +1,4 @@
-"""The outbox: what was sent is there in its order, or said not to be; letters are bytes as the worker's are."""
+"""The outbox: what was sent is there in its order, or said not to be."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from collections.abc import Callable
 import orjson
 import pytest
 
-from streams.cli import main
 from streams.embedded import EmbeddedBroker
 from streams.events import Output
-from streams.exits import BROKER_UNAVAILABLE, USAGE, BrokerUnavailable
+from streams.exits import BrokerUnavailable
 from streams.learning.outbox import Outbox, send_letters
 from streams.publishing import MAX_MESSAGE_BYTES, DeliveryFailed
 from streams.settings import Settings
@@ -44,8 +43,11 @@ def test_a_record_that_is_refused_is_told_and_the_next_one_goes(
     with pytest.raises(DeliveryFailed, match=settings.topics.releases):
         outbox.flush()
     outbox.send(settings.topics.releases, "small", {})
+    outbox.send(settings.topics.releases, "raw", b"\xff as it is")
     outbox.flush()
-    assert [one.key() for one in read_all(embedded.bootstrap, settings.topics.releases)] == [b"small"]
+    found = read_all(embedded.bootstrap, settings.topics.releases)
+    assert {(one.key(), one.value()) for one in found} == {(b"small", b"{}"), (b"raw", b"\xff as it is")}
+    assert len(found) == 2
 
 
 def test_letters_to_a_broker_that_is_away_are_not_taken_for_sent(settings_at: MakeSettings) -> None:
@@ -54,20 +56,3 @@ def test_letters_to_a_broker_that_is_away_are_not_taken_for_sent(settings_at: Ma
     with pytest.raises(BrokerUnavailable, match=settings.topics.dead_letters):
         send_letters(hasty, [Output("dead_letters", "key", {"id": "one"})])
     send_letters(hasty, [])  # nothing to send: nobody is asked
-
-
-@pytest.mark.parametrize(
-    ("error", "code"),
-    [(DeliveryFailed("too large"), USAGE), (BrokerUnavailable("away"), BROKER_UNAVAILABLE)],
-)
-def test_a_command_that_could_not_send_ends_in_one_line(
-    error: Exception, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def fails() -> None:
-        raise error
-
-    monkeypatch.setattr("streams.cli.app", fails)
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == code
-    assert capsys.readouterr().err == f"{error}\n"
