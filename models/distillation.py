@@ -12,7 +12,6 @@ from dataclasses import replace
 from heapq import heappush, heapreplace
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
 
 from models.bases import base_folder, weights_sha256
 from models.datasets import Columns, Example, Located, data_hash, labels_of, normalised, split
@@ -25,14 +24,6 @@ from models.teachers import Progress, find_teachers, soft_labels
 
 MOST_UNLABELLED = 50_000  # texts, when nothing else is said
 BASE = "base:"  # before the name of an encoder that is to become a teacher
-
-
-class Unlabelled(NamedTuple):
-    """Texts that only teachers speak of: data files, at most so many texts, and the column that holds them."""
-
-    files: Sequence[Path] = ()
-    most: int = MOST_UNLABELLED
-    text_column: str = "text"
 
 
 def with_dev(lesson: Lesson, seed: int) -> Lesson:
@@ -50,9 +41,9 @@ def with_dev(lesson: Lesson, seed: int) -> Lesson:
 
 
 def taught(
-    lessons: Sequence[Lesson], teachers: Sequence[str], unlabelled: Unlabelled, seed: int, progress: Progress
+    lessons: Sequence[Lesson], teachers: Sequence[str], unlabelled: Sequence[str], seed: int, progress: Progress
 ) -> list[Lesson]:
-    """The lessons as teachers see them, each with the unlabelled texts that are in none of them already.
+    """The lessons as teachers see them, each with the unlabelled texts; see `unlabelled_for`.
 
     `teachers` are as `ready_teachers` takes them: a release teaches those of the lessons whose task it serves, one that
     is to be trained is trained for each lesson. A lesson that no teacher knows learns from its labels alone. `seed` is
@@ -60,12 +51,18 @@ def taught(
     """
     fixed = [with_dev(lesson, seed) for lesson in lessons]
     of_lessons = _by_lesson(fixed, teachers)
-    known = [example.text for lesson in fixed for example in (*lesson.examples, *(lesson.dev_examples or ()))]
-    texts = read_unlabelled(unlabelled.files, unlabelled.most, seed, known, unlabelled.text_column)
     return [
-        distilled(lesson, ready_teachers(lesson, its, seed, progress), texts, progress) if its else lesson
+        distilled(lesson, ready_teachers(lesson, its, seed, progress), unlabelled, progress) if its else lesson
         for lesson, its in zip(fixed, of_lessons, strict=True)
     ]
+
+
+def unlabelled_for(
+    lessons: Sequence[Lesson], paths: Iterable[Path], most: int, seed: int, text_column: str = "text"
+) -> list[str]:
+    """Texts of data files, as `read_unlabelled` takes them, that are in none of the lessons: nor what they grade on."""
+    known = [example.text for lesson in lessons for example in (*lesson.examples, *(lesson.dev_examples or ()))]
+    return read_unlabelled(paths, most, seed, known, text_column)
 
 
 def _by_lesson(lessons: Sequence[Lesson], teachers: Sequence[str]) -> list[list[str]]:

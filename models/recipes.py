@@ -17,7 +17,7 @@ from models.train_settings import TrainSettings, settings_of
 FEW_EXAMPLES = 16  # a label (the median one): up to here pairs of texts teach more than texts do
 LONG_SHARE = 0.2  # of the texts that are longer than the model reads: from here on their beginnings are not enough
 STRONG_IMBALANCE = 10.0  # examples of the commonest label for one of the rarest
-MOST_TAUGHT_TOKENS = 500_000  # of all texts: what the larger encoder learns in about an hour on two cores
+MOST_TAUGHT_TOKENS = 500_000  # of the labelled texts: what the larger encoder learns in about an hour on two cores
 MOST_READ_TOKENS = 6_000_000  # in all epochs: what the packaged encoder learns in about 20 minutes on two cores
 FEWEST_EPOCHS = 2
 
@@ -143,28 +143,28 @@ def choose(
     token_lengths: Sequence[int],
     max_tokens: int,
     teacher_there: bool = False,
-    unlabelled: bool = False,
 ) -> Chosen:
     """The recipe for data with these labels (one a text, empty for none) and so many tokens a text, a sample of them.
 
-    `teacher_there`: a larger encoder is at hand and wanted, for data that it learns in a reasonable time; `unlabelled`:
-    so are texts without labels, by which it can teach what few examples cannot.
+    `teacher_there`: a larger encoder is at hand and wanted, for data that it learns in a reasonable time. What few
+    examples cannot teach it can by texts without labels, if there are any.
     """
     counts = _counts(labels)
     if (examples := median(counts.values())) <= FEW_EXAMPLES:
         why = f"half of the labels have {examples:g} examples or fewer (up to {FEW_EXAMPLES} is few)"
-        if teacher_there and unlabelled:
-            return Chosen("taught", f"{why}; {TEACHER_BASE} is there to teach, with texts that have no labels")
+        if teacher_there and "" in labels:
+            taught = Chosen("taught", f"{why}; {TEACHER_BASE} is there to teach, with texts that have no labels")
+            return _in_time(taught, _tokens(token_lengths, max_tokens, len(labels)))
         return Chosen("few-shot", why)
     long = sum(length > max_tokens for length in token_lengths) / len(token_lengths)
     if long >= LONG_SHARE:
         why = f"{long:.0%} of the texts are longer than {max_tokens} tokens (from {LONG_SHARE:.0%} on)"
         width = RECIPES["long"].knobs["max_tokens"]
         return _in_time(Chosen("long", why), _tokens(token_lengths, width, len(labels)))
-    plain, tokens = _by_balance(counts, long), _tokens(token_lengths, max_tokens, len(labels))
-    if teacher_there and tokens <= MOST_TAUGHT_TOKENS:
+    plain = _by_balance(counts, long)
+    if teacher_there and _tokens(token_lengths, max_tokens, counts.total()) <= MOST_TAUGHT_TOKENS:
         plain = Chosen("taught", f"{plain.why}; and {TEACHER_BASE} is there to teach")
-    return _in_time(plain, tokens)
+    return _in_time(plain, _tokens(token_lengths, max_tokens, len(labels)))
 
 
 def teacher_recipe(labels: Sequence[str]) -> str:

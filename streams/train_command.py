@@ -17,7 +17,7 @@ from models import releases
 from models.bases import TEACHER_BASE, is_fetched
 from models.curves import Curves, TensorBoardCurves, Together
 from models.datasets import Checked, Columns, check
-from models.distillation import BASE, MOST_UNLABELLED, Unlabelled, taught
+from models.distillation import BASE, MOST_UNLABELLED, taught, unlabelled_for
 from models.errors import TRAIN_EXTRA, MissingExtra, ModelError
 from models.lessons import Lesson
 from models.mlflow_curves import mlflow_curves
@@ -90,7 +90,8 @@ def train(
         first = lessons[0]
         set_by_hand = {"method": method, "base": base, "epochs": epochs, **_knobs(knob), "seed": seed}
         given = {name: value for name, value in set_by_hand.items() if value is not None}
-        settings, chosen = settings_for(first.task, recipe, given, lambda: _looked(first, given, teacher, unlabelled))
+        more = unlabelled_for(lessons, unlabelled or (), most_unlabelled, seed, text_column)
+        settings, chosen = settings_for(first.task, recipe, given, lambda: _looked(first, more, given, teacher))
         print(f"recipe {chosen.recipe}: {chosen.why}", file=sys.stderr)
         own = RECIPES[chosen.recipe].teacher
         teachers = teacher or ([f"{BASE}{own}@{TrainSettings().seed}"] if own else [])  # one for all seeds of a student
@@ -103,7 +104,6 @@ def train(
         replaced = releases.as_parent(releases.find_release(first.task.name, before)) if before else None
         with ExitStack() as opened, progress_bar() as progress:
             if teachers:
-                more = Unlabelled(unlabelled or (), most_unlabelled, text_column)
                 lessons = taught(lessons, teachers, more, seed, progress)
             params = {"task": first.task.name, "recipe": chosen.recipe, **settings.model_dump()}
             drawn = _curves(opened, curves, f"train {first.task.name}", params)
@@ -140,16 +140,17 @@ def _lesson(task: str, data: Path, dev: Path | None, columns: Columns) -> Lesson
 
 
 def _looked(
-    lesson: Lesson, given: Mapping[str, Any], teachers: Sequence[str] | None, unlabelled: Sequence[Path] | None
+    lesson: Lesson, unlabelled: Sequence[str], given: Mapping[str, Any], teachers: Sequence[str] | None
 ) -> Chosen:
     """The recipe that the lesson's data ask for; one that needs a larger encoder only if there is one to teach."""
     from models.training import token_lengths
 
-    texts = [example.text for example in lesson.examples[:: 1 + len(lesson.examples) // LOOK_AT_TEXTS]]
-    lengths = token_lengths(given.get("base") or lesson.task.base, texts)
-    labels, max_tokens = [example.label for example in lesson.examples], lesson.task.max_tokens
+    texts = [*(example.text for example in lesson.examples), *unlabelled]
+    lengths = token_lengths(given.get("base") or lesson.task.base, texts[:: 1 + len(texts) // LOOK_AT_TEXTS])
+    labels = [example.label for example in lesson.examples]
+    max_tokens = lesson.task.max_tokens
     wanted = bool(teachers) or not given.keys() & {"base", "start"}
-    found = choose(labels, lengths, max_tokens, wanted, bool(unlabelled))
+    found = choose([*labels, *[""] * len(unlabelled)], lengths, max_tokens, wanted)
     if found.recipe == "taught" and not teachers and not is_fetched(TEACHER_BASE):
         print(NO_TEACHER, file=sys.stderr)
         return choose(labels, lengths, max_tokens)

@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.datasets import Example, normalised
-from models.distillation import Unlabelled, distilled, read_unlabelled, ready_teachers, sampled, taught, with_dev
+from models.distillation import (
+    distilled,
+    read_unlabelled,
+    ready_teachers,
+    sampled,
+    taught,
+    unlabelled_for,
+    with_dev,
+)
 from models.errors import BadDataset, BadTeacher, ReleaseNotFound
 from models.lessons import Lesson, subjects_of
 from models.releases import read_manifest
@@ -100,7 +108,7 @@ def test_a_student_learns_from_unlabelled_text_what_few_examples_do_not_say(
     settings = TrainSettings(epochs=6, learning_rate=1e-2, batch_texts=16, threads=1, learn_embeddings=True)
     alone = train([lesson], settings, ignore).heads[0].dev_macro_f1
     unlabelled = data_file("unlabelled.jsonl", make_examples(160, start=200))
-    (lesson,) = taught([lesson], [str(tiny_release)], Unlabelled([unlabelled]), 7, ignore)
+    (lesson,) = taught([lesson], [str(tiny_release)], unlabelled_for([lesson], [unlabelled], 200, 7), 7, ignore)
     together = train([lesson], settings, ignore).heads[0].dev_macro_f1
     assert alone < 0.75
     assert together > 0.9
@@ -112,16 +120,17 @@ def test_of_several_lessons_each_is_taught_by_the_teachers_of_its_task(
     tone = Lesson(tiny_task, make_examples(20), "tone.jsonl", make_examples(6, start=100))
     money = Lesson(money_task, make_money(21), "money.jsonl", make_money(6, start=100))
     more = data_file("more.jsonl", [*make_examples(4, start=200), *make_money(6, start=100), *make_examples(2)])
-    found = taught([tone, money], [str(tiny_release), str(joint_release)], Unlabelled([more]), 7, ignore)
+    texts = unlabelled_for([tone, money], [more], 100, 7)
+    found = taught([tone, money], [str(tiny_release), str(joint_release)], texts, 7, ignore)
     single, joint = read_manifest(tiny_release).release, read_manifest(joint_release).release
     names = [lesson.data_name.partition(" + ")[2] for lesson in found]  # nobody is taught what is to be graded
     assert names == [f"4 unlabelled texts, taught by {single}, {joint}", f"4 unlabelled texts, taught by {joint}"]
     assert [one.soft_targets.shape for one in found if one.soft_targets is not None] == [(24, 2), (25, 3)]
-    alone = taught([tone, money], [str(tiny_release)], Unlabelled([more]), 7, ignore)
+    alone = taught([tone, money], [str(tiny_release)], texts, 7, ignore)
     assert alone[0].soft_targets is not None
     assert alone[1] == money
     with pytest.raises(ReleaseNotFound, match="task 'tone' has no release 'nobody'"):
-        taught([tone, money], [str(joint_release), "nobody"], Unlabelled(), 7, ignore)
+        taught([tone, money], [str(joint_release), "nobody"], [], 7, ignore)
 
 
 def test_teachers_are_trained_once_and_an_ensemble_has_seeds(

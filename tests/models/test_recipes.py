@@ -57,9 +57,10 @@ def test_a_larger_encoder_teaches_what_it_learns_in_a_reasonable_time(
 
 def test_few_examples_are_taught_where_there_are_texts_without_labels_to_teach_them_by() -> None:
     few, many = labels(a=10, b=12, c=300), labels(a=300, b=200)
-    assert choose(few, SHORT, 128, teacher_there=True, unlabelled=True).recipe == "taught"
-    assert choose(few, SHORT, 128, teacher_there=False, unlabelled=True).recipe == "few-shot"
-    assert teacher_recipe([*few, *[""] * 500]) == "few-shot-teacher"
+    with_more = [*few, *[""] * 500]
+    assert choose(with_more, SHORT, 128, teacher_there=True).recipe == "taught"
+    assert choose(with_more, SHORT, 128).recipe == "few-shot"
+    assert teacher_recipe(with_more) == "few-shot-teacher"
     assert teacher_recipe(many) == "teacher"
 
 
@@ -72,6 +73,14 @@ def test_much_text_is_read_fewer_times_and_the_choice_says_so() -> None:
     assert choose(labels(a=300, b=200), SHORT, 128).epochs is None
     assert settings_for(TASK, None, {}, lambda: much)[0].epochs == 2
     assert settings_for(TASK, None, {"epochs": 9}, lambda: much)[0].epochs == 9
+
+
+@pytest.mark.parametrize("labelled", [labels(a=10, b=12), labels(a=300, b=200)])
+def test_texts_without_labels_cost_epochs_and_not_the_teacher(labelled: list[str]) -> None:
+    with_more = [*labelled, *[""] * 50_000]
+    chosen = choose(with_more, [50] * 100, 128, teacher_there=True)
+    assert (chosen.recipe, chosen.epochs) == ("taught", 2)
+    assert choose([*labelled, *[""] * 500], SHORT, 128, teacher_there=True).epochs is None
 
 
 @pytest.mark.parametrize("name", RECIPES)

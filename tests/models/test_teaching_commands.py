@@ -75,7 +75,11 @@ def test_an_encoder_that_was_fetched_teaches_unasked_and_one_that_was_not_is_spo
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["train", "tone", "--data", "DATA", "--unlabelled", "x"], "--unlabelled x: nobody speaks of its texts"),
+        (
+            ["train", "tone", "--data", "DATA", "--unlabelled", "DATA"],
+            ": nobody speaks of its texts without a --teacher",
+        ),
+        (["train", "tone", "--data", "DATA", "--unlabelled", "absent.jsonl"], "absent.jsonl: cannot be read"),
         (["train", "tone", "--data", "DATA", "--recipe", "taught"], "get it with: streamgauge bases fetch all-mpnet"),
         (["train", "tone", "--data", "DATA", "--teacher", "nobody"], "task 'tone' has no release 'nobody'"),
         (["train", "tone", "--data", "DATA", "--teacher", "base:"], "expected base:NAME or base:NAME@SEED"),
