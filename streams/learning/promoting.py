@@ -17,6 +17,7 @@ from models.references import CHALLENGER, CHAMPION, is_reference, parse_referenc
 from models.registry import Registry
 from models.releases import MANIFEST, file_sha256, find_release, verify
 from streams.events import Release, ReleaseRef, iso
+from streams.intake import seconds_of
 from streams.learning.releases_topic import Key, Standing, read_standing, write
 from streams.settings import Settings
 
@@ -48,7 +49,7 @@ def promote(
         changes[task, "challenger"] = None
     chosen, previous = settings.rollout, record["previous"]
     if previous is not None and chosen.watch_s:
-        record["watched_until"] = iso(time.time() + chosen.watch_s)
+        record["watched_until"] = iso(seconds_of(record["promoted_at"], "promoted_at") + chosen.watch_s)
         if chosen.watch_share and changes.get((task, "challenger"), challenger) is None:
             former = _record(previous, task, by, f"served before {record['release']}, which it is compared with")
             changes[task, "challenger"] = former | {

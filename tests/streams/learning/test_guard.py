@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -112,6 +114,14 @@ def test_after_its_time_a_promotion_stands_and_the_champion_before_is_let_go(wat
     watch.now_s += 3600
     assert watch.look(PATIENCE + 1) == [("withdrawn", "old")]
     assert watch.court.roles() == {"champion": "rival"}
+
+
+def test_a_promotion_is_watched_over_from_its_own_time_on(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long it takes to look up what served before."""
+    readings = count(1_800_000_000.25, 7.0)
+    monkeypatch.setattr(promoting, "time", SimpleNamespace(time=lambda: next(readings)))
+    record = promoting.promote(watch.settings, "risk")
+    assert seconds_of(record["watched_until"], "until") - seconds_of(record["promoted_at"], "at") == 3600
 
 
 def test_what_nobody_watches_over_is_left_alone(watch: Watch) -> None:
